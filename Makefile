@@ -1,0 +1,120 @@
+# One Makefile for everything. `make rehearse` and `make test` do their own set-up, once, and say what they install.
+#
+#   make            the programs, in build/release/bin
+#   make rehearse   a small compression and decompression on simulated instruments, in minutes
+#   make test       unit, wire and end-to-end tests
+#   make check      the same unit and wire tests under ASan and UBSan, lint, format
+#   make clean      removes what was built (not what was installed)
+
+VARIANT ?= release
+B := build/$(VARIANT)
+
+DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
+	liblz4-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics python3-h5py \
+	python3-numpy python3-pymodbus bitshuffle
+CHECK_PACKAGES := clang-format-14 libclang-rt-14-dev
+EPICSCORELIBS := 7.0.7.99.1.1
+PYTHON := /usr/bin/python3
+
+PROGRAMS := controller/isobard controller/isobar analysis/isobar-analyze sim/isobar-sim
+FOLDERS := base sequences db drivers analysis sim controller
+
+.DEFAULT_GOAL := all
+
+ifneq ($(filter-out clean,$(or $(MAKECMDGOALS),all)),)
+include build/config.mk
+endif
+
+# ---- set-up: Debian packages, and EPICS from the pinned wheel or from EPICS_BASE --------------------------------------
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+build/config.mk: Makefile
+	@mkdir -p build
+	@missing=""; for p in $(DEBIAN_PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "set-up: installing Debian packages:$$missing"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $$missing >build/apt.log 2>&1 || \
+	    { tail -n 20 build/apt.log; echo "set-up: apt-get failed; see build/apt.log"; exit 1; }; fi
+	@rm -rf build/epics
+	@if [ -n "$(EPICS_BASE)" ]; then ln -s "$(EPICS_BASE)" build/epics; else \
+	  if [ ! -f build/venv/.epicscorelibs-$(EPICSCORELIBS) ]; then \
+	    echo "set-up: installing epicscorelibs $(EPICSCORELIBS) with pip into build/venv"; \
+	    rm -rf build/venv && $(PYTHON) -m venv build/venv && \
+	    build/venv/bin/pip install -q --disable-pip-version-check --no-deps epicscorelibs==$(EPICSCORELIBS) && \
+	    touch build/venv/.epicscorelibs-$(EPICSCORELIBS) || exit 1; fi; \
+	  cd build && ln -s venv/lib/python3*/site-packages/epicscorelibs epics; fi
+	@{ echo "PKG_CFLAGS := $$(pkg-config --cflags libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 lua5.4 | sed 's/-I/-isystem /g')"; \
+	   echo "PKG_LIBS := $$(pkg-config --libs libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 lua5.4)"; \
+	   echo "EPICS_LIB := $$([ -d build/epics/lib/linux-x86_64 ] && echo lib/linux-x86_64 || echo lib)"; } >$@
+
+EPICS_CFLAGS := -DUNIX -Dlinux -isystem build/epics/include -isystem build/epics/include/os/Linux \
+	-isystem build/epics/include/compiler/gcc
+EPICS_LIBS = -Lbuild/epics/$(EPICS_LIB) -Wl,-rpath,'$$ORIGIN/../../epics/$(EPICS_LIB)' -ldbRecStd -ldbCore -lca -lCom
+
+# ---- compile and link --------------------------------------------------------------------------------------------------
+
+SANITIZE_release :=
+SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+CFLAGS := -std=c17 -O2 -g -D_GNU_SOURCE -ffp-contract=off $(WARNINGS) $(SANITIZE_$(VARIANT))
+CPPFLAGS = -I. $(EPICS_CFLAGS) $(PKG_CFLAGS)
+LDLIBS = $(PKG_LIBS) $(EPICS_LIBS) -lcap -lpthread -lm
+LDFLAGS := -rdynamic -Wl,--as-needed $(SANITIZE_$(VARIANT))
+
+SOURCES := $(filter-out $(PROGRAMS:%=%.c),$(wildcard $(FOLDERS:%=%/*.c)))
+OBJECTS := $(SOURCES:%.c=$(B)/%.o)
+BINARIES := $(patsubst %,$(B)/bin/%,$(notdir $(PROGRAMS)))
+TEST_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+
+all: $(BINARIES)
+
+$(B)/%.o: %.c build/config.mk
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libisobar.a: $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+define program
+$(B)/bin/$(notdir $(1)): $(B)/$(1).o $(B)/libisobar.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+$(B)/tests/%: $(B)/tests/%.o $(B)/libisobar.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+-include $(wildcard $(B)/*/*.d)
+
+# ---- run ---------------------------------------------------------------------------------------------------------------
+
+rehearse: all
+	$(B)/bin/isobar rehearse sequences/first_light.lua
+
+test: all $(TEST_PROGRAMS)
+	tests/run $(B)
+
+check:
+	$(MAKE) VARIANT=asan all build/asan/.tested
+	tests/lint
+	$(MAKE) format-check
+
+build/asan/.tested: $(BINARIES) $(TEST_PROGRAMS)
+	tests/run --no-nights $(B)
+
+format format-check: 
+	@missing=""; for p in clang-format-14; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "set-up: installing Debian packages:$$missing"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >build/apt.log 2>&1; fi
+	clang-format-14 $(if $(filter format,$@),-i,--dry-run --Werror) $$(git ls-files '*.c' '*.h')
+
+clean:
+	rm -rf build/release build/asan build/rehearsal build/config.mk
+
+.PHONY: all rehearse test check format format-check clean

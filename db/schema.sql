@@ -1,0 +1,149 @@
+-- One database per run. Instants (t_ns) are experiment time; utc_ns = t_ns + run.utc_minus_t_ns.
+-- Rows are appended, in this column order, by the one writer (db/store.c); run_end is the last row of a finished run.
+
+CREATE TABLE run (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  uid TEXT NOT NULL,
+  name TEXT NOT NULL,                 -- name of the sequence file
+  started_t_ns INTEGER NOT NULL,
+  utc_minus_t_ns INTEGER NOT NULL,
+  clock_source TEXT NOT NULL,         -- 'real', or the page of a simulator's clock: then nothing here is an experiment
+  plan_hash TEXT NOT NULL,            -- 16 hexadecimal digits
+  plan_source TEXT NOT NULL,          -- the Lua text
+  beamline_source TEXT NOT NULL,
+  cell_name TEXT NOT NULL,
+  core_settings BLOB NOT NULL,        -- the settings the core was started with (replay)
+  version TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE step (
+  step_index INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('preloaded', 'load', 'unload', 'isobar')),
+  pressure_gpa_target REAL NOT NULL,
+  rate_bar_per_min REAL NOT NULL,
+  duration_s REAL NOT NULL,
+  n_scans INTEGER NOT NULL,
+  n_frames INTEGER NOT NULL,
+  frame_time_s REAL NOT NULL,
+  drift_gpa_max REAL NOT NULL
+) STRICT;
+
+-- Everything that reached the core, in order. `payload` is the event itself; the other columns are for people.
+CREATE TABLE event (
+  seq INTEGER PRIMARY KEY,
+  pass INTEGER NOT NULL,
+  t_ns INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  value REAL,
+  text TEXT,
+  payload BLOB NOT NULL
+) STRICT;
+
+-- What the core decided on that event.
+CREATE TABLE decision (
+  event_seq INTEGER NOT NULL REFERENCES event(seq),
+  ordinal INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  value REAL,
+  text TEXT,
+  payload BLOB NOT NULL,
+  PRIMARY KEY (event_seq, ordinal)
+) STRICT;
+
+-- The journal: written and committed before the act.
+CREATE TABLE intent (
+  number INTEGER PRIMARY KEY,
+  t_ns INTEGER NOT NULL,
+  step_index INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  value REAL,
+  text TEXT
+) STRICT;
+
+-- Which state of which step began when.
+CREATE TABLE phase (
+  t_ns INTEGER NOT NULL,
+  step_index INTEGER NOT NULL,
+  phase TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE membrane (
+  t_ns INTEGER NOT NULL,
+  membrane_bar REAL,
+  membrane_bar_setpoint REAL
+) STRICT;
+
+-- Every ruby spectrum and what was read from it. Rejected readings have a reason and no pressure.
+CREATE TABLE ruby (
+  t_ns INTEGER NOT NULL,
+  pressure_gpa REAL,
+  pressure_gpa_sigma REAL,
+  r1_nm REAL,
+  r2_nm REAL,
+  r1_nm_fwhm REAL,
+  lambda0_nm REAL NOT NULL,
+  temperature_k REAL NOT NULL,
+  temperature_k_zero REAL NOT NULL,
+  scale TEXT NOT NULL,
+  exposure_s REAL NOT NULL,
+  reason TEXT,
+  wavelength_nm_first REAL,
+  wavelength_nm_step REAL,
+  counts BLOB                         -- float32, little endian
+) STRICT;
+
+CREATE TABLE isobar (
+  step_index INTEGER PRIMARY KEY REFERENCES step(step_index),
+  started_t_ns INTEGER NOT NULL,
+  ended_t_ns INTEGER NOT NULL,
+  pressure_gpa_target REAL NOT NULL,
+  pressure_gpa_start REAL NOT NULL,
+  pressure_gpa_end REAL NOT NULL,
+  pressure_gpa_departure REAL NOT NULL, -- largest departure of the averaged ruby from the start, signed
+  drift_gpa_max REAL NOT NULL
+) STRICT;
+
+-- One row per attempt, written when the attempt ends.
+CREATE TABLE scan (
+  scan_number INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  step_index INTEGER NOT NULL,
+  started_t_ns INTEGER NOT NULL,
+  ended_t_ns INTEGER NOT NULL,
+  n_frames INTEGER NOT NULL,
+  frame_time_s REAL NOT NULL,
+  master_path TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('complete', 'failed')),
+  reason TEXT,
+  PRIMARY KEY (scan_number, attempt)
+) STRICT;
+
+-- What the analysis found; |F|^2 = exp(-2 (t/tau)^beta).
+CREATE TABLE result (
+  scan_number INTEGER PRIMARY KEY,
+  tau_s REAL, tau_s_sigma REAL,
+  beta REAL, beta_sigma REAL,
+  contrast REAL, contrast_sigma REAL,
+  baseline REAL,
+  n_photons INTEGER,
+  result_path TEXT NOT NULL,
+  reason TEXT
+) STRICT;
+
+CREATE TABLE hold (
+  t_ns INTEGER NOT NULL,
+  began INTEGER NOT NULL CHECK (began IN (0, 1)),
+  reasons INTEGER NOT NULL,
+  sentence TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE log (
+  t_ns INTEGER NOT NULL,
+  severity TEXT NOT NULL CHECK (severity IN ('info', 'warning', 'error')),
+  text TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE run_end (
+  t_ns INTEGER NOT NULL,
+  exit_status TEXT NOT NULL CHECK (exit_status IN ('complete', 'stopped', 'failed'))
+) STRICT;

@@ -1,0 +1,64 @@
+/*
+ * The beamline file (beamline.lua): which instruments, at which addresses, with which limits and geometry.
+ * Read by the same sandboxed evaluator as a sequence; an unknown key is an error with file, line and nearest name.
+ */
+#ifndef SEQUENCES_BEAMLINE_H
+#define SEQUENCES_BEAMLINE_H
+
+#include "base/err.h"
+
+struct beamline_membrane {
+    char driver[24];             /* "bronkhorst" */
+    char address[96];            /* "tcp:HOST:PORT" */
+    int unit_id;                 /* Modbus unit, default 1 */
+    double membrane_bar_max;     /* limit of the line and the controller */
+    double slew_bar_per_min_max; /* never asked for more */
+};
+
+struct beamline_spectrometer {
+    char driver[24];             /* "ocean-optics" */
+    char address[96];            /* "tcp:HOST:PORT" */
+    double exposure_s;
+    double wavelength_nm_min;    /* window of interest, default 690 */
+    double wavelength_nm_max;    /* default 705 */
+};
+
+struct beamline_ruby {
+    char scale[16];              /* "ruby2020" (default) or "mao1986" */
+    double lambda0_nm;           /* R1 at ambient pressure and temperature_k_zero */
+    double temperature_k_zero;   /* default 296 */
+    double temperature_k;        /* temperature of the ruby, stated; default temperature_k_zero */
+};
+
+struct beamline_detector {
+    char driver[24];             /* "adeiger" */
+    char prefix[64];             /* PV prefix, e.g. "ISB:cam1:" */
+    char file_path[200];         /* directory on the IOC's host into which it saves the files */
+    double photon_energy_ev;
+    double distance_m;
+    double beam_center_x_px;
+    double beam_center_y_px;
+};
+
+struct beamline_ring {
+    char current_pv[64];         /* ring current, mA */
+    double current_ma_min;       /* below: no beam */
+};
+
+struct beamline {
+    char name[48];
+    char clock[200];             /* "real" (default) or the path of a simulator's clock page */
+    char ca_address[64];         /* EPICS_CA_ADDR_LIST, e.g. "127.0.0.1:5064" */
+    struct beamline_membrane membrane;
+    struct beamline_spectrometer spectrometer;
+    struct beamline_ruby ruby;
+    struct beamline_detector detector;
+    struct beamline_ring ring;
+    char source[16384];          /* the Lua text it came from */
+};
+
+/* Errors as for plan_load, and ERR_LIMIT when `clock` is not "real" and any instrument's address is not loopback
+ * (a fast clock must never meet a real instrument); the sentence names the instrument and its address. */
+int beamline_load(struct beamline *ret_beamline, const char *path, struct err *err);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * The simulated world: one page of shared memory between the process that integrates the physics of the cell and the
+ * processes that serve the instruments' wires. Only processes of isobar-sim open it.
+ *
+ * A directory holds a rehearsal's world: `clock` (base/clock.h), `world` (this page) and `truth.jsonl`, which only
+ * isobar-sim writes, and which is write-only (mode 0200) while the rehearsal runs.
+ */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct world;
+
+struct world_state {
+    int64_t t_ns;                 /* instant up to which the physics is integrated */
+    double pressure_gpa;          /* true sample pressure */
+    double temperature_k;         /* of the cell */
+    double membrane_bar;          /* true membrane pressure */
+    double membrane_bar_setpoint; /* what the controller was told */
+    double slew_bar_per_s;        /* slew limit the controller was told */
+    bool output_on;               /* valves regulate; false: closed */
+    double supply_bar;
+    double ring_current_ma;
+};
+
+struct world_sample {
+    double pressure_gpa;
+    double temperature_k;
+    double theta;                 /* internal time of the glass: integral of dt / tau, dimensionless */
+    double beta;                  /* Kohlrausch exponent at that instant */
+};
+
+/* Makes the page in `directory`; the caller integrates it. */
+int world_create(struct world **ret_world, const char *directory, uint64_t seed, struct err *err);
+/* Joins it (server processes). Errors: ERR_IO, ERR_DATA. */
+int world_open(struct world **ret_world, const char *directory, struct err *err);
+void world_close(struct world *world);
+
+uint64_t world_seed(const struct world *world);
+void world_read(struct world *world, struct world_state *ret_state);
+
+/* Set point, slew limit and output of the membrane controller (its server only). */
+void world_command_membrane(struct world *world, double membrane_bar_setpoint, double slew_bar_per_s, bool output_on);
+
+/* Advances the page by one step of physics (the integrating process only). */
+void world_append(struct world *world, const struct world_state *state, const struct world_sample *sample);
+
+/* The sample at an instant, by linear interpolation of the history (one value per 0.5 s, at least 3 h of it).
+ * Errors: ERR_STATE (the physics has not come that far yet: try again), ERR_ARG (older than the history). */
+int world_sample_at(struct world *world, int64_t t_ns, struct world_sample *ret_sample, struct err *err);
+
+/* Appends one line (a JSON object without newline) to truth.jsonl, in one write. */
+void world_write_truth(struct world *world, const char *json);
+
+#endif
