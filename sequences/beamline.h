@@ -16,24 +16,24 @@ struct beamline_membrane {
 };
 
 struct beamline_spectrometer {
-    char driver[24];             /* "ocean-optics" */
-    char address[96];            /* "tcp:HOST:PORT" */
+    char driver[24];  /* "ocean-optics" */
+    char address[96]; /* "tcp:HOST:PORT" */
     double exposure_s;
-    double wavelength_nm_min;    /* window of interest, default 690 */
-    double wavelength_nm_max;    /* default 705 */
+    double wavelength_nm_min; /* window of interest, default 690 */
+    double wavelength_nm_max; /* default 705 */
 };
 
 struct beamline_ruby {
-    char scale[16];              /* "ruby2020" (default) or "mao1986" */
-    double lambda0_nm;           /* R1 at ambient pressure and temperature_k_zero */
-    double temperature_k_zero;   /* default 296 */
-    double temperature_k;        /* temperature of the ruby, stated; default temperature_k_zero */
+    char scale[16];            /* "ruby2020" (default) or "mao1986" */
+    double lambda0_nm;         /* R1 at ambient pressure and temperature_k_zero */
+    double temperature_k_zero; /* default 296 */
+    double temperature_k;      /* temperature of the ruby, stated; default temperature_k_zero */
 };
 
 struct beamline_detector {
-    char driver[24];             /* "adeiger" */
-    char prefix[64];             /* PV prefix, e.g. "ISB:cam1:" */
-    char file_path[200];         /* directory on the IOC's host into which it saves the files */
+    char driver[24];     /* "adeiger" */
+    char prefix[64];     /* PV prefix, e.g. "ISB:cam1:" */
+    char file_path[200]; /* directory on the IOC's host into which it saves the files */
     double photon_energy_ev;
     double distance_m;
     double beam_center_x_px;
@@ -41,20 +41,20 @@ struct beamline_detector {
 };
 
 struct beamline_ring {
-    char current_pv[64];         /* ring current, mA */
-    double current_ma_min;       /* below: no beam */
+    char current_pv[64];   /* ring current, mA */
+    double current_ma_min; /* below: no beam */
 };
 
 struct beamline {
     char name[48];
-    char clock[200];             /* "real" (default) or the path of a simulator's clock page */
-    char ca_address[64];         /* EPICS_CA_ADDR_LIST, e.g. "127.0.0.1:5064" */
+    char clock[200];     /* "real" (default) or the path of a simulator's clock page */
+    char ca_address[64]; /* EPICS_CA_ADDR_LIST, e.g. "127.0.0.1:5064" */
     struct beamline_membrane membrane;
     struct beamline_spectrometer spectrometer;
     struct beamline_ruby ruby;
     struct beamline_detector detector;
     struct beamline_ring ring;
-    char source[16384];          /* the Lua text it came from */
+    char source[16384]; /* the Lua text it came from */
 };
 
 /* Errors as for plan_load, and ERR_LIMIT when `clock` is not "real" and any instrument's address is not loopback

@@ -18,31 +18,31 @@
 enum plan_kind { PLAN_PRELOADED, PLAN_LOAD, PLAN_UNLOAD, PLAN_ISOBAR, PLAN_KIND_COUNT };
 
 struct plan_cell {
-    char name[32];               /* the cell's own name; "" when the sequence gives none */
-    double culet_um;             /* > 0 */
-    char medium[48];             /* pressure medium, as written */
-    double pressure_gpa_max;     /* the cell's limit, sample pressure */
-    double membrane_bar_max;     /* the cell's limit, membrane pressure */
+    char name[32];           /* the cell's own name; "" when the sequence gives none */
+    double culet_um;         /* > 0 */
+    char medium[48];         /* pressure medium, as written */
+    double pressure_gpa_max; /* the cell's limit, sample pressure */
+    double membrane_bar_max; /* the cell's limit, membrane pressure */
 };
 
 struct plan_step {
     enum plan_kind kind;
-    int line;                    /* in the sequence file */
-    double pressure_gpa_target;  /* preloaded: `at`; load, unload: `to`; isobar: that of the step before */
-    double rate_bar_per_min;     /* load, unload; 0 < rate <= 20; default 2 */
-    double duration_s;           /* isobar */
-    int32_t n_scans;             /* isobar; 0 without `scan`; default 1 with it */
-    int32_t n_frames;            /* per scan */
-    double frame_time_s;         /* default 0.1 */
-    double drift_gpa_max;        /* isobar; default 0.12 */
+    int line;                   /* in the sequence file */
+    double pressure_gpa_target; /* preloaded: `at`; load, unload: `to`; isobar: that of the step before */
+    double rate_bar_per_min;    /* load, unload; 0 < rate <= 20; default 2 */
+    double duration_s;          /* isobar */
+    int32_t n_scans;            /* isobar; 0 without `scan`; default 1 with it */
+    int32_t n_frames;           /* per scan */
+    double frame_time_s;        /* default 0.1 */
+    double drift_gpa_max;       /* isobar; default 0.12 */
 };
 
 struct plan {
     struct plan_cell cell;
     int32_t n_steps;
     struct plan_step steps[PLAN_STEPS_MAX];
-    uint64_t hash;               /* FNV-1a over the canonical text (plan_print) */
-    char source[PLAN_TEXT_MAX];  /* the Lua text it came from, NUL terminated */
+    uint64_t hash;              /* FNV-1a over the canonical text (plan_print) */
+    char source[PLAN_TEXT_MAX]; /* the Lua text it came from, NUL terminated */
 };
 
 /* "load" for PLAN_LOAD. */

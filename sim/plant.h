@@ -8,9 +8,9 @@
  *     dy/dt = (s / tau) (sp((D - w) / s) - sp((-D - w) / s)),   sp(z) = log(1 + e^z),   s = 0.1 w
  *     P = a y + stick-slip + thermal expansion
  *
- * During a ramp D runs ahead of w by rate x tau; that stored excess is what creeps after the ramp has stopped. No law for
- * these cells is published: form and numbers are an assumption, calibrated to the drift with and without the loading
- * protocol of Cornet et al. (supplement 7, Fig. S7).
+ * During a ramp D runs ahead of w by rate x tau; that stored excess is what creeps after the ramp has stopped. No law
+ * for these cells is published: form and numbers are an assumption, calibrated to the drift with and without the
+ * loading protocol of Cornet et al. (supplement 7, Fig. S7).
  */
 #ifndef SIM_PLANT_H
 #define SIM_PLANT_H
@@ -20,24 +20,24 @@
 #include "sim/random.h"
 
 struct plant_law {
-    double takeup_bar;            /* u0 */
-    double dead_zone_bar;         /* w0, half width at no load */
-    double dead_zone_per_bar;     /* mu, its growth with load, dimensionless */
-    double creep_s;               /* tau */
-    double gpa_per_bar;           /* a */
-    double slip_gpa_sigma;        /* stick-slip: size of one event */
-    double slip_interval_s;       /* mean time between events */
+    double takeup_bar;        /* u0 */
+    double dead_zone_bar;     /* w0, half width at no load */
+    double dead_zone_per_bar; /* mu, its growth with load, dimensionless */
+    double creep_s;           /* tau */
+    double gpa_per_bar;       /* a */
+    double slip_gpa_sigma;    /* stick-slip: size of one event */
+    double slip_interval_s;   /* mean time between events */
     double slip_relaxation_s;
     double gpa_per_kelvin;
-    double membrane_bar_noise;    /* regulation noise of the controller */
-    double leak_bar_per_s;        /* with the valves closed */
+    double membrane_bar_noise; /* regulation noise of the controller */
+    double leak_bar_per_s;     /* with the valves closed */
 };
 
 struct plant {
     struct plant_law law;
     struct random random;
-    double load_bar;              /* y */
-    double membrane_bar;          /* u, regulated value without noise */
+    double load_bar;     /* y */
+    double membrane_bar; /* u, regulated value without noise */
     double slip_gpa;
     double temperature_k;
     double temperature_noise_k;

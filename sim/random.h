@@ -1,6 +1,6 @@
 /*
- * Seeded random numbers for the simulator: splitmix64 (Steele, Lea and Flood, OOPSLA 2014, doi 10.1145/2660193.2660195),
- * a state of one word that can be copied with what it belongs to.
+ * Seeded random numbers for the simulator: splitmix64 (Steele, Lea and Flood, OOPSLA 2014,
+ * doi 10.1145/2660193.2660195), a state of one word that can be copied with what it belongs to.
  */
 #ifndef SIM_RANDOM_H
 #define SIM_RANDOM_H

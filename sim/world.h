@@ -30,8 +30,8 @@ struct world_state {
 struct world_sample {
     double pressure_gpa;
     double temperature_k;
-    double theta;                 /* internal time of the glass: integral of dt / tau, dimensionless */
-    double beta;                  /* Kohlrausch exponent at that instant */
+    double theta; /* internal time of the glass: integral of dt / tau, dimensionless */
+    double beta;  /* Kohlrausch exponent at that instant */
 };
 
 /* Makes the page in `directory`; the caller integrates it. */

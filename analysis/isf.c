@@ -1,0 +1,198 @@
+#include "analysis/isf.h"
+
+#include <gsl/gsl_blas.h>
+#include <gsl/gsl_errno.h>
+#include <gsl/gsl_multifit_nlinear.h>
+#include <math.h>
+#include <string.h>
+
+#define BINS_PER_OCTAVE 10.0
+#define LAGS_MIN 12
+#define ITERATIONS_MAX 200
+#define TAU_PER_SCAN_MAX (1.0 / 3.0)
+#define SIGNIFICANCE 4.0     /* sigmas of contrast that a decay must show */
+#define BETA_MIN 0.2
+#define BETA_MAX 4.0
+
+/* Parameters of the fit; tau and contrast by their logarithms, which keeps them positive. */
+enum { P_LOG_TAU, P_BETA, P_LOG_CONTRAST, P_BASELINE, P_COUNT };
+
+void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, double frame_time_s,
+             struct isf_curve *ret_curve)
+{
+    ret_curve->n = 0;
+    double ratio = pow(2.0, 1.0 / BINS_PER_OCTAVE);
+    for (size_t first = 1; first < n_frames && ret_curve->n < ISF_BINS_MAX;) {
+        size_t end = (size_t)ceil((double)first * ratio);
+        if (end <= first)
+            end = first + 1;
+        if (end > n_frames)
+            end = n_frames;
+        double weight = 0.0, sum_g2 = 0.0, sum_lag = 0.0;
+        for (size_t lag = first; lag < end; lag++) {
+            if (!(pairs_expected[lag] > 0.0))
+                continue;
+            weight += pairs_expected[lag];
+            sum_g2 += pairs_expected[lag] * g2[lag];
+            sum_lag += pairs_expected[lag] * (double)lag;
+        }
+        if (weight > 0.0) {
+            int i = ret_curve->n++;
+            ret_curve->lag_s[i] = sum_lag / weight * frame_time_s;
+            ret_curve->g2[i] = sum_g2 / weight;
+            ret_curve->g2_sigma[i] = 1.0 / sqrt(weight);
+        }
+        first = end;
+    }
+}
+
+double isf_model(const struct isf_fit *fit, double lag_s)
+{
+    return fit->baseline + fit->contrast * exp(-2.0 * pow(lag_s / fit->tau_s, fit->beta));
+}
+
+static int residuals(const gsl_vector *p, void *data, gsl_vector *f)
+{
+    const struct isf_curve *curve = data;
+    double tau_s = exp(gsl_vector_get(p, P_LOG_TAU)), beta = gsl_vector_get(p, P_BETA);
+    double contrast = exp(gsl_vector_get(p, P_LOG_CONTRAST)), baseline = gsl_vector_get(p, P_BASELINE);
+    for (int i = 0; i < curve->n; i++) {
+        double model = baseline + contrast * exp(-2.0 * pow(curve->lag_s[i] / tau_s, beta));
+        gsl_vector_set(f, (size_t)i, (model - curve->g2[i]) / curve->g2_sigma[i]);
+    }
+    return GSL_SUCCESS;
+}
+
+static int derivatives(const gsl_vector *p, void *data, gsl_matrix *jacobian)
+{
+    const struct isf_curve *curve = data;
+    double tau_s = exp(gsl_vector_get(p, P_LOG_TAU)), beta = gsl_vector_get(p, P_BETA);
+    double contrast = exp(gsl_vector_get(p, P_LOG_CONTRAST));
+    for (int i = 0; i < curve->n; i++) {
+        double x = curve->lag_s[i] / tau_s, power = pow(x, beta), decay = exp(-2.0 * power);
+        double weight = 1.0 / curve->g2_sigma[i];
+        gsl_matrix_set(jacobian, (size_t)i, P_LOG_TAU, weight * contrast * decay * 2.0 * beta * power);
+        gsl_matrix_set(jacobian, (size_t)i, P_BETA, weight * contrast * decay * -2.0 * power * log(x));
+        gsl_matrix_set(jacobian, (size_t)i, P_LOG_CONTRAST, weight * contrast * decay);
+        gsl_matrix_set(jacobian, (size_t)i, P_BASELINE, weight);
+    }
+    return GSL_SUCCESS;
+}
+
+/* Weighted mean of g2 over bins [from, to). */
+static double mean_g2(const struct isf_curve *curve, int from, int to)
+{
+    double sum = 0.0, weight = 0.0;
+    for (int i = from; i < to; i++) {
+        double w = 1.0 / (curve->g2_sigma[i] * curve->g2_sigma[i]);
+        sum += w * curve->g2[i];
+        weight += w;
+    }
+    return sum / weight;
+}
+
+/* Baseline from the last octave, contrast from the first, tau where the decay has fallen to exp(-2). */
+static void guess(const struct isf_curve *curve, double start[P_COUNT])
+{
+    int octave = (int)BINS_PER_OCTAVE;
+    double baseline = mean_g2(curve, curve->n - octave, curve->n);
+    double contrast = mean_g2(curve, 0, 5) - baseline;
+    if (!(contrast > 1e-6))
+        contrast = 1e-6;
+    double tau_s = curve->lag_s[curve->n / 2];
+    for (int i = 2; i + 2 < curve->n; i++)
+        if (mean_g2(curve, i - 2, i + 3) - baseline < contrast * exp(-2.0)) {
+            tau_s = curve->lag_s[i];
+            break;
+        }
+    start[P_LOG_TAU] = log(tau_s);
+    start[P_BETA] = 1.4;
+    start[P_LOG_CONTRAST] = log(contrast);
+    start[P_BASELINE] = baseline;
+}
+
+static int fit_curve(const struct isf_curve *curve, double parameters[P_COUNT], double *ret_chi2, struct err *err)
+{
+    gsl_multifit_nlinear_parameters settings = gsl_multifit_nlinear_default_parameters();
+    struct isf_curve data = *curve;
+    gsl_multifit_nlinear_fdf problem = {
+        .f = residuals, .df = derivatives, .n = (size_t)curve->n, .p = P_COUNT, .params = &data};
+    gsl_multifit_nlinear_workspace *workspace =
+        gsl_multifit_nlinear_alloc(gsl_multifit_nlinear_trust, &settings, (size_t)curve->n, P_COUNT);
+    gsl_vector_view start = gsl_vector_view_array(parameters, P_COUNT);
+    gsl_multifit_nlinear_init(&start.vector, &problem, workspace);
+    int info, code = gsl_multifit_nlinear_driver(ITERATIONS_MAX, 1e-9, 1e-9, 0.0, NULL, NULL, &info, workspace);
+    gsl_blas_ddot(gsl_multifit_nlinear_residual(workspace), gsl_multifit_nlinear_residual(workspace), ret_chi2);
+    for (size_t i = 0; i < P_COUNT; i++)
+        parameters[i] = gsl_vector_get(gsl_multifit_nlinear_position(workspace), i);
+    gsl_multifit_nlinear_free(workspace);
+    /* ENOPROG means that rounding allows no further step: as good as converged when the parameters are finite. */
+    bool is_finite = isfinite(parameters[0] + parameters[1] + parameters[2] + parameters[3]);
+    if ((code != GSL_SUCCESS && code != GSL_ENOPROG) || !is_finite)
+        return err_set(err, ERR_FIT, "the fit of g2 did not converge: %s", gsl_strerror(code));
+    if (!(parameters[P_BETA] > BETA_MIN && parameters[P_BETA] < BETA_MAX))
+        return err_set(err, ERR_FIT, "the fit of g2 ended at beta %.2f, outside %.1f to %.1f: no KWW decay in this scan",
+                       parameters[P_BETA], BETA_MIN, BETA_MAX);
+    return 0;
+}
+
+/* Delete-one-group jackknife: sigma^2 = (G - 1) / G * sum (x_g - mean)^2. */
+static int jackknife(const struct ttcf *ttcf, double frame_time_s, const double parameters[P_COUNT],
+                     double ret_sigma[P_COUNT], struct err *err)
+{
+    double values[TTCF_GROUPS][P_COUNT], chi2;
+    for (int g = 0; g < TTCF_GROUPS; g++) {
+        struct isf_curve curve;
+        isf_bin(ttcf->g2_without[g], ttcf->pairs_expected, ttcf->n_frames, frame_time_s, &curve);
+        memcpy(values[g], parameters, sizeof values[g]);
+        int code = fit_curve(&curve, values[g], &chi2, err);
+        if (code)
+            return err_prefix(err, "without group %d of %d of the pixels", g + 1, TTCF_GROUPS);
+        values[g][P_LOG_TAU] = exp(values[g][P_LOG_TAU]);
+        values[g][P_LOG_CONTRAST] = exp(values[g][P_LOG_CONTRAST]);
+    }
+    for (int i = 0; i < P_COUNT; i++) {
+        double mean = 0.0, sum = 0.0;
+        for (int g = 0; g < TTCF_GROUPS; g++)
+            mean += values[g][i] / TTCF_GROUPS;
+        for (int g = 0; g < TTCF_GROUPS; g++)
+            sum += (values[g][i] - mean) * (values[g][i] - mean);
+        ret_sigma[i] = sqrt(sum * (TTCF_GROUPS - 1.0) / TTCF_GROUPS);
+    }
+    return 0;
+}
+
+int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fit, struct isf_curve *ret_curve,
+            struct err *err)
+{
+    double parameters[P_COUNT], sigma[P_COUNT], chi2;
+    gsl_set_error_handler_off();
+    isf_bin(ttcf->g2, ttcf->pairs_expected, ttcf->n_frames, frame_time_s, ret_curve);
+    if (ret_curve->n < LAGS_MIN + (int)BINS_PER_OCTAVE)
+        return err_set(err, ERR_FIT, "%zu frames give %d lags with photon pairs, expected at least %d", ttcf->n_frames,
+                       ret_curve->n, LAGS_MIN + (int)BINS_PER_OCTAVE);
+    guess(ret_curve, parameters);
+    int code = fit_curve(ret_curve, parameters, &chi2, err);
+    if (code == 0)
+        code = jackknife(ttcf, frame_time_s, parameters, sigma, err);
+    if (code)
+        return code;
+    double contrast = exp(parameters[P_LOG_CONTRAST]);
+    if (!(contrast > SIGNIFICANCE * sigma[P_LOG_CONTRAST]))
+        return err_set(err, ERR_FIT, "contrast %.5f +- %.5f is not significant: no decay seen in this scan", contrast,
+                       sigma[P_LOG_CONTRAST]);
+    double tau_s = exp(parameters[P_LOG_TAU]);
+    *ret_fit = (struct isf_fit){
+        .tau_s = tau_s,
+        .tau_s_sigma = sigma[P_LOG_TAU],
+        .beta = parameters[P_BETA],
+        .beta_sigma = sigma[P_BETA],
+        .contrast = contrast,
+        .contrast_sigma = sigma[P_LOG_CONTRAST],
+        .baseline = parameters[P_BASELINE],
+        .baseline_sigma = sigma[P_BASELINE],
+        .chi2_reduced = chi2 / (ret_curve->n - P_COUNT),
+        .is_degenerate = tau_s > TAU_PER_SCAN_MAX * (double)ttcf->n_frames * frame_time_s,
+    };
+    return 0;
+}

@@ -1,0 +1,49 @@
+/*
+ * From g2 to the intermediate scattering function: Siegert's relation and a Kohlrausch-Williams-Watts decay. Pure; the
+ * fit is GSL's. Convention, to be stated wherever tau is printed:
+ *
+ *     g2(lag) = baseline + contrast * |F(lag)|^2,   |F(lag)|^2 = exp(-2 (lag / tau)^beta)
+ *
+ * The baseline is fitted: static speckle of the cell and an intensity gradient lift it. Lags are averaged in logarithmic
+ * bins, weighted with the expected number of photon pairs. That weight understates the uncertainty (speckle noise is
+ * correlated from lag to lag), so sigmas come from the jackknife over groups of pixels.
+ */
+#ifndef ANALYSIS_ISF_H
+#define ANALYSIS_ISF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "analysis/ttcf.h"
+
+struct isf_fit {
+    double tau_s, tau_s_sigma;
+    double beta, beta_sigma;
+    double contrast, contrast_sigma;
+    double baseline, baseline_sigma;
+    double chi2_reduced;   /* against pair statistics alone: above 1 by the speckle noise */
+    bool is_degenerate;    /* tau above a third of the scan: tau, contrast and baseline cannot be told apart */
+};
+
+#define ISF_BINS_MAX 256
+
+struct isf_curve {
+    int n;
+    double lag_s[ISF_BINS_MAX];
+    double g2[ISF_BINS_MAX];
+    double g2_sigma[ISF_BINS_MAX]; /* from pair statistics */
+};
+
+/* Averages g2 [n_frames] in logarithmic bins of lag, weighted with pairs_expected [n_frames]; lag 0 is left out. */
+void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, double frame_time_s,
+             struct isf_curve *ret_curve);
+
+/* Fits the whole scan. Errors: ERR_FIT with the reason (too few lags, no decay inside the scan, not converged, contrast
+ * not significant). */
+int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fit, struct isf_curve *ret_curve,
+            struct err *err);
+
+/* The fitted g2 at a lag. */
+double isf_model(const struct isf_fit *fit, double lag_s);
+
+#endif

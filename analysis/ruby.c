@@ -1,0 +1,544 @@
+#include "analysis/ruby.h"
+
+#include <assert.h>
+#include <gsl/gsl_blas.h>
+#include <gsl/gsl_errno.h>
+#include <gsl/gsl_multifit_nlinear.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- scales ------------------------------------------------------------------------------------------------------ */
+
+static const struct ruby_scale scales[] = {
+    {"ruby2020", RUBY_POLYNOMIAL, 1870.0, 5.63,
+     "Shen et al., High Press. Res. 40, 299 (2020), doi 10.1080/08957959.2020.1791107"},
+    {"mao1986", RUBY_POWER, 1904.0, 7.665,
+     "Mao, Xu and Bell, J. Geophys. Res. 91, 4673 (1986), doi 10.1029/JB091iB05p04673"},
+};
+
+const struct ruby_scale *ruby_scale_by_name(const char *name)
+{
+    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
+        if (strcmp(scales[i].name, name) == 0)
+            return &scales[i];
+    return NULL;
+}
+
+double ruby_pressure_gpa(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
+{
+    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
+    if (scale->form == RUBY_POLYNOMIAL)
+        return scale->a_gpa * x * (1 + scale->b * x);
+    return scale->a_gpa / scale->b * expm1(scale->b * log1p(x));
+}
+
+double ruby_slope_gpa_per_nm(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
+{
+    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
+    double slope_gpa = scale->form == RUBY_POLYNOMIAL ? scale->a_gpa * (1 + 2 * scale->b * x)
+                                                      : scale->a_gpa * pow(1 + x, scale->b - 1);
+    return slope_gpa / lambda0_nm;
+}
+
+static double shift_from_296_k(double temperature_k)
+{
+    double d = temperature_k - 296;
+    if (temperature_k <= 50)
+        return -0.887;
+    if (temperature_k < 296)
+        return d * (0.00664 + d * (6.76e-6 - d * 2.33e-8));
+    return d * (0.00746 + d * (-3.01e-6 + d * 8.76e-9));
+}
+
+double ruby_shift_nm(double temperature_k, double temperature_k_zero)
+{
+    return shift_from_296_k(temperature_k) - shift_from_296_k(temperature_k_zero);
+}
+
+/* ---- private: where the lines are -------------------------------------------------------------------------------- */
+
+#define R1_FWHM_NM_AMBIENT 0.62   /* HR4000-class instruments */
+#define SPLITTING_NM_AMBIENT 1.43 /* 29.7 cm-1: Ragan, Gustavsen and Schiferl, J. Appl. Phys. 72, 5539 (1992) */
+#define WIDTH_RATIO_WARNING 1.5
+#define SPLITTING_NM_WARNING 0.05
+#define SIGMA_NM_MAX 0.02    /* 0.05 GPa: five times what a reading is good for */
+#define SIGNIFICANCE_MIN 6.0 /* of a peak over the noise, before a fit is tried */
+#define PARTNER_MIN 0.15     /* height of the lower line over the higher one; ruby: 0.6 to 0.7 */
+#define FIT_BELOW_R2_NM 2.6  /* span of the fit beyond the lines: enough background, no other lines */
+#define FIT_ABOVE_R1_NM 3.0
+#define EDGE_NM_MIN 0.8         /* beyond a line's centre, or its position leans on the background */
+#define POINTS_PER_FWHM_MIN 3.0 /* below, the position depends on the line model by more than 0.01 GPa */
+#define STEP_NM_MAX 0.33        /* coarser than that no unstressed ruby has three points */
+#define POINTS_MIN 24
+#define ITERATIONS_MAX 60
+#define SPIKE_SIGMA 8.0
+#define SPIKES_MAX 5
+
+enum parameter { P_LEVEL, P_SLOPE, P_A1, P_X1, P_W1, P_ETA1, P_A2, P_X2, P_W2, P_ETA2, P_COUNT };
+
+/* The part of a spectrum that is fitted, and its state. Counts are in units of `height`. */
+struct doublet {
+    const double *x; /* nm */
+    double *y;
+    double *variance;
+    double *model;
+    double *weight;
+    double *scatter[2]; /* of the background, of the lines */
+    int n;
+    double height;
+    double x_ref; /* where the level of the background is taken */
+    double p[P_COUNT];
+    double chi2;         /* with the variances of the last fit */
+    double chi2_scatter; /* with those of the scatter from pixel to pixel */
+    double covariance_x1;
+};
+
+static int compare(const void *a, const void *b)
+{
+    double difference = *(const double *)a - *(const double *)b;
+    return (difference > 0) - (difference < 0);
+}
+
+static double quantile(double *values, int n, double fraction)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return values[(int)(fraction * (n - 1))];
+}
+
+static double median3(double a, double b, double c) { return fmax(fmin(a, b), fmin(fmax(a, b), c)); }
+
+/* Without single-pixel spikes, averaged over a quarter of a line's width. */
+static void smooth(const double *counts, int n, double step_nm, double *despiked, double *ret_smooth)
+{
+    for (int i = 0; i < n; i++)
+        despiked[i] = i > 0 && i < n - 1 ? median3(counts[i - 1], counts[i], counts[i + 1]) : counts[i];
+    int half = (int)(0.08 / step_nm);
+    double sum = 0;
+    for (int i = -half; i < n; i++) {
+        sum += i + half < n ? despiked[i + half] : 0;
+        sum -= i - half - 1 >= 0 ? despiked[i - half - 1] : 0;
+        int begin = i - half > 0 ? i - half : 0, end = i + half < n ? i + half : n - 1;
+        if (i >= 0)
+            ret_smooth[i] = sum / (end - begin + 1);
+    }
+}
+
+/* Index of the greatest value with x in [from, to]; -1 when there is none. */
+static int highest(const double *x, const double *values, int n, double from, double to)
+{
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (x[i] >= from && x[i] <= to && (best < 0 || values[i] > values[best]))
+            best = i;
+    return best;
+}
+
+struct peaks {
+    double r1_nm, r2_nm;
+    double r1_counts, r2_counts; /* above the background */
+    double background_counts;
+    double noise_counts;
+};
+
+static int peaks_refine(const double *x, const double *smoothed, int n, struct peaks *peaks, struct err *err)
+{
+    int top = highest(x, smoothed, n, x[0], x[n - 1]);
+    double height = smoothed[top] - peaks->background_counts;
+    if (!(height > SIGNIFICANCE_MIN * peaks->noise_counts))
+        return err_set(
+            err, ERR_FIT,
+            "no ruby line: the highest point is %.0f counts above the background with a noise of %.1f; check "
+            "laser, shutter and focus",
+            height, peaks->noise_counts);
+    double reach = 0.3;
+    int below = highest(x, smoothed, n, x[top] - SPLITTING_NM_AMBIENT - reach, x[top] - SPLITTING_NM_AMBIENT + reach);
+    int above = highest(x, smoothed, n, x[top] + SPLITTING_NM_AMBIENT - reach, x[top] + SPLITTING_NM_AMBIENT + reach);
+    double below_counts = below < 0 ? 0 : smoothed[below] - peaks->background_counts;
+    double above_counts = above < 0 ? 0 : smoothed[above] - peaks->background_counts;
+    bool is_r1 = below_counts >= above_counts;
+    double partner = is_r1 ? below_counts : above_counts;
+    if (x[top] - x[0] < EDGE_NM_MIN || x[n - 1] - x[top] < EDGE_NM_MIN ||
+        (!(partner > PARTNER_MIN * height) && x[top] - SPLITTING_NM_AMBIENT - EDGE_NM_MIN < x[0]))
+        return err_set(err, ERR_FIT,
+                       "ruby line at %.2f nm is at the edge of the spectrum (%.1f to %.1f nm); widen the window",
+                       x[top], x[0], x[n - 1]);
+    if (!(partner > PARTNER_MIN * height) || !(partner > SIGNIFICANCE_MIN * peaks->noise_counts))
+        return err_set(err, ERR_FIT, "only one line, at %.2f nm: R1 and R2 must both be seen; is it ruby?", x[top]);
+    int r1 = is_r1 ? top : above, r2 = is_r1 ? below : top;
+    peaks->r1_nm = x[r1];
+    peaks->r2_nm = x[r2];
+    peaks->r1_counts = smoothed[r1] - peaks->background_counts;
+    peaks->r2_counts = smoothed[r2] - peaks->background_counts;
+    if (peaks->r2_nm - x[0] < EDGE_NM_MIN || x[n - 1] - peaks->r1_nm < EDGE_NM_MIN)
+        return err_set(err, ERR_FIT,
+                       "ruby doublet %.2f, %.2f nm is at the edge of the spectrum (%.1f to %.1f nm); widen the window",
+                       peaks->r2_nm, peaks->r1_nm, x[0], x[n - 1]);
+    return 0;
+}
+
+static int peaks_find(const double *x, const double *counts, int n, struct peaks *ret_peaks, struct err *err)
+{
+    double *despiked = malloc(3 * (size_t)n * sizeof *despiked);
+    assert(despiked);
+    double *smoothed = despiked + n, *sorted = smoothed + n;
+    smooth(counts, n, (x[n - 1] - x[0]) / (n - 1), despiked, smoothed);
+    struct peaks peaks = {0};
+    memcpy(sorted, smoothed, (size_t)n * sizeof *sorted);
+    peaks.background_counts = quantile(sorted, n, 0.2);
+    for (int i = 0; i + 1 < n; i++)
+        sorted[i] = fabs(counts[i + 1] - counts[i]);
+    peaks.noise_counts =
+        quantile(sorted, n - 1, 0.5) / 0.954; /* median of |difference of two normals| is 0.954 sigma */
+    int code = peaks_refine(x, smoothed, n, &peaks, err);
+    free(despiked);
+    if (!code)
+        *ret_peaks = peaks;
+    return code;
+}
+
+/* A clipped line has no position. `saturation` may be unknown to the instrument: then a flat top tells. */
+static int saturation_check(const double *x, const double *counts, int n, const struct peaks *peaks, double saturation,
+                            struct err *err)
+{
+    double reach = R1_FWHM_NM_AMBIENT / 2, top = -INFINITY;
+    for (int i = 0; i < n; i++)
+        if ((fabs(x[i] - peaks->r1_nm) < reach || fabs(x[i] - peaks->r2_nm) < reach) && counts[i] > top)
+            top = counts[i];
+    int run = 0, run_max = 0;
+    for (int i = 0; i < n; i++) {
+        run = counts[i] == top ? run + 1 : 0;
+        run_max = run > run_max ? run : run_max;
+    }
+    if (top >= 0.98 * saturation || run_max >= 4)
+        return err_set(err, ERR_FIT, "ruby line is saturated at %.0f counts (limit %.0f); shorten the exposure", top,
+                       saturation);
+    return 0;
+}
+
+/* ---- private: the fit -------------------------------------------------------------------------------------------- */
+
+/* Value of a pseudo-Voigt line of height 1 and its derivatives by position, width and Lorentz fraction. */
+static double line(double x, double centre, double fwhm, double eta, double *ret_dx, double *ret_dw, double *ret_deta)
+{
+    double u = (x - centre) / fwhm;
+    double lorentz = 1 / (1 + 4 * u * u), gauss = exp(-4 * M_LN2 * u * u);
+    double slope = -8 * u * (eta * lorentz * lorentz + (1 - eta) * M_LN2 * gauss);
+    *ret_dx = -slope / fwhm;
+    *ret_dw = -slope * u / fwhm;
+    *ret_deta = lorentz - gauss;
+    return eta * lorentz + (1 - eta) * gauss;
+}
+
+/* Row of the Jacobian (may be NULL) and the value of the model at one wavelength. */
+static double model_at(const double *p, double x, double x_ref, double *ret_row)
+{
+    double row[P_COUNT] = {[P_LEVEL] = 1, [P_SLOPE] = x - x_ref};
+    double value = p[P_LEVEL] + p[P_SLOPE] * (x - x_ref);
+    for (int first = P_A1; first < P_COUNT; first += P_A2 - P_A1) {
+        const double *q = p + first;
+        double dx, dw, deta, height = line(x, q[1], q[2], q[3], &dx, &dw, &deta);
+        value += q[0] * height;
+        row[first] = height;
+        row[first + 1] = q[0] * dx;
+        row[first + 2] = q[0] * dw;
+        row[first + 3] = q[0] * deta;
+    }
+    if (ret_row)
+        memcpy(ret_row, row, sizeof row);
+    return value;
+}
+
+static int residual(const gsl_vector *p, void *data, gsl_vector *ret_f)
+{
+    const struct doublet *doublet = data;
+    for (int i = 0; i < doublet->n; i++)
+        gsl_vector_set(ret_f, (size_t)i, model_at(p->data, doublet->x[i], doublet->x_ref, NULL) - doublet->y[i]);
+    return GSL_SUCCESS;
+}
+
+static int jacobian(const gsl_vector *p, void *data, gsl_matrix *ret_j)
+{
+    const struct doublet *doublet = data;
+    for (int i = 0; i < doublet->n; i++)
+        model_at(p->data, doublet->x[i], doublet->x_ref, gsl_matrix_ptr(ret_j, (size_t)i, 0));
+    return GSL_SUCCESS;
+}
+
+/* Least squares from doublet->p with the weights 1 / variance. False when it does not settle. */
+static bool settle(struct doublet *doublet)
+{
+    size_t n = (size_t)doublet->n;
+    for (size_t i = 0; i < n; i++)
+        doublet->weight[i] = doublet->variance[i] > 0 ? 1 / doublet->variance[i] : 0;
+    gsl_multifit_nlinear_fdf fdf = {.f = residual, .df = jacobian, .n = n, .p = P_COUNT, .params = doublet};
+    gsl_multifit_nlinear_parameters how = gsl_multifit_nlinear_default_parameters();
+    how.solver = gsl_multifit_nlinear_solver_cholesky;
+    gsl_multifit_nlinear_workspace *w = gsl_multifit_nlinear_alloc(gsl_multifit_nlinear_trust, &how, n, P_COUNT);
+    assert(w);
+    gsl_vector_const_view start = gsl_vector_const_view_array(doublet->p, P_COUNT);
+    gsl_vector_const_view weights = gsl_vector_const_view_array(doublet->weight, n);
+    gsl_multifit_nlinear_winit(&start.vector, &weights.vector, &fdf, w);
+    bool is_settled = false;
+    double chi2 = INFINITY;
+    for (int i = 0; i < ITERATIONS_MAX && !is_settled; i++) {
+        int code = gsl_multifit_nlinear_iterate(w);
+        double chi2_new, step_nm = fabs(gsl_vector_get(w->dx, P_X1));
+        gsl_blas_ddot(w->f, w->f, &chi2_new);
+        /* 1e-6 nm is 3e-6 GPa; no progress means that the minimum is reached to rounding */
+        is_settled = code == GSL_ENOPROG || (code == GSL_SUCCESS && step_nm < 1e-6 && chi2 - chi2_new < 1e-6 * chi2);
+        if (code != GSL_SUCCESS && code != GSL_ENOPROG)
+            break;
+        chi2 = chi2_new;
+    }
+    double covariance[P_COUNT * P_COUNT];
+    gsl_matrix_view covar = gsl_matrix_view_array(covariance, P_COUNT, P_COUNT);
+    is_settled = is_settled && gsl_multifit_nlinear_covar(w->J, 0, &covar.matrix) == GSL_SUCCESS && isfinite(chi2);
+    memcpy(doublet->p, w->x->data, sizeof doublet->p);
+    doublet->chi2 = chi2;
+    doublet->covariance_x1 = covariance[P_X1 * P_COUNT + P_X1];
+    gsl_multifit_nlinear_free(w);
+    return is_settled;
+}
+
+/* Height of both lines above the background at one point. */
+static double signal_at(const struct doublet *doublet, int i)
+{
+    return doublet->model[i] - doublet->p[P_LEVEL] - doublet->p[P_SLOPE] * (doublet->x[i] - doublet->x_ref);
+}
+
+static double mean(const double *values, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += values[i];
+    return sum / n;
+}
+
+/*
+ * The variance of each point from the scatter of the residuals from pixel to pixel: a constant part, seen in the
+ * background, and one that grows with the signal (the gain of the camera is not known). A smooth misfit of the line
+ * model cancels in the differences and so stays visible in chi2. Medians bear spikes, means are more exact.
+ */
+static void estimate_variance(struct doublet *doublet, bool by_median)
+{
+    double level[2], signal[2] = {0};
+    int n[2] = {0};
+    for (int i = 0; i < doublet->n; i++)
+        doublet->model[i] = model_at(doublet->p, doublet->x[i], doublet->x_ref, NULL);
+    for (int i = 0; i + 1 < doublet->n; i++) {
+        if (!(doublet->variance[i] > 0 && doublet->variance[i + 1] > 0))
+            continue; /* spikes */
+        double difference = (doublet->y[i + 1] - doublet->model[i + 1]) - (doublet->y[i] - doublet->model[i]);
+        bool is_line = signal_at(doublet, i) > 0.1;
+        signal[is_line] += signal_at(doublet, i);
+        doublet->scatter[is_line][n[is_line]++] = difference * difference / 2;
+    }
+    if (n[0] < 4 || n[1] < 4)
+        return;
+    for (int k = 0; k < 2; k++) {
+        /* the square of a normal deviate has the median 0.455 */
+        level[k] = by_median ? quantile(doublet->scatter[k], n[k], 0.5) / 0.455 : mean(doublet->scatter[k], n[k]);
+        signal[k] /= n[k];
+    }
+    double gain = fmax((level[1] - level[0]) / (signal[1] - signal[0]), 0);
+    double floor = fmax(level[0] - gain * signal[0], 0.1 * level[0]);
+    for (int i = 0; i < doublet->n; i++)
+        if (doublet->variance[i] > 0)
+            doublet->variance[i] = floor + gain * fmax(signal_at(doublet, i), 0) + 1e-12;
+}
+
+/*
+ * Real lines are not quite pseudo-Voigt. What the residuals exceed the scatter by is added to every point alike, so
+ * that the weights become even where the model, and not the noise, is the limit: otherwise the wings would shift the
+ * peak.
+ */
+static void admit_misfit(struct doublet *doublet)
+{
+    double excess = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        double deviation = doublet->y[i] - model_at(doublet->p, doublet->x[i], doublet->x_ref, NULL);
+        excess += doublet->variance[i] > 0 ? deviation * deviation - doublet->variance[i] : 0;
+    }
+    excess = fmax(excess / doublet->n, 0);
+    for (int i = 0; i < doublet->n; i++)
+        if (doublet->variance[i] > 0)
+            doublet->variance[i] += excess;
+}
+
+static double residual_at(const struct doublet *doublet, int i) { return doublet->y[i] - doublet->model[i]; }
+
+/* Leaves out (variance 0) single points that stand off from both neighbours, as the light of no line can; true when
+ * there were any. A misfit of the line model is smooth and stays in. */
+static bool mask_spikes(struct doublet *doublet)
+{
+    int n_spikes = 0, spikes[SPIKES_MAX];
+    for (int i = 1; i + 1 < doublet->n; i++) {
+        double here = residual_at(doublet, i);
+        double off = here - median3(residual_at(doublet, i - 1), here, residual_at(doublet, i + 1));
+        if (!(doublet->variance[i] > 0) || !(fabs(off) > SPIKE_SIGMA * sqrt(doublet->variance[i])))
+            continue;
+        if (n_spikes == SPIKES_MAX)
+            return false; /* too many for cosmic rays */
+        spikes[n_spikes++] = i;
+    }
+    for (int i = 0; i < n_spikes; i++)
+        doublet->variance[spikes[i]] = 0;
+    return n_spikes > 0;
+}
+
+static void guess(struct doublet *doublet, const struct peaks *peaks, const struct ruby_fit *seed)
+{
+    double w1 = R1_FWHM_NM_AMBIENT, w2 = 0.9 * R1_FWHM_NM_AMBIENT;
+    if (seed && seed->r1_nm_fwhm > 0.2 && seed->r1_nm_fwhm < 2 && seed->r2_nm_fwhm > 0.2 && seed->r2_nm_fwhm < 2) {
+        w1 = seed->r1_nm_fwhm;
+        w2 = seed->r2_nm_fwhm;
+    }
+    const double p[P_COUNT] = {
+        [P_LEVEL] = 0,  [P_A1] = peaks->r1_counts / doublet->height, [P_X1] = peaks->r1_nm, [P_W1] = w1,
+        [P_ETA1] = 0.6, [P_A2] = peaks->r2_counts / doublet->height, [P_X2] = peaks->r2_nm, [P_W2] = w2,
+        [P_ETA2] = 0.6};
+    memcpy(doublet->p, p, sizeof p);
+}
+
+static bool fit(struct doublet *doublet)
+{
+    bool is_spiked = true;
+    for (int pass = 0; pass < 3 && is_spiked; pass++) { /* a spike bends the first fit and may hide a smaller one */
+        if (!settle(doublet))
+            return false;
+        estimate_variance(doublet, true);
+        is_spiked = mask_spikes(doublet);
+    }
+    estimate_variance(doublet, false);
+    if (!settle(doublet))
+        return false;
+    doublet->chi2_scatter = doublet->chi2;
+    admit_misfit(doublet);
+    return settle(doublet);
+}
+
+static int believe(const struct doublet *doublet, const struct ruby_fit *fit, double step_nm, struct err *err)
+{
+    const double *p = doublet->p;
+    if (!(fit->r1_nm_fwhm / step_nm >= POINTS_PER_FWHM_MIN))
+        return err_set(
+            err, ERR_FIT,
+            "doublet is unresolved: %.2f nm per pixel give %.1f points across R1 (%.2f nm wide), at least %.0f "
+            "expected; use a finer grating",
+            step_nm, fit->r1_nm_fwhm / step_nm, fit->r1_nm_fwhm, POINTS_PER_FWHM_MIN);
+    double ratio = p[P_A2] / p[P_A1];
+    if (!(fit->r1_nm_fwhm > 0.1 && fit->r1_nm_fwhm < 2.5 && fit->r2_nm_fwhm > 0.1 && fit->r2_nm_fwhm < 2.5 &&
+          fit->amplitude_counts > 0 && ratio > PARTNER_MIN && ratio < 2 && fit->splitting_nm > 1 &&
+          fit->splitting_nm < 2 && p[P_ETA1] > -0.5 && p[P_ETA1] < 1.7))
+        return err_set(
+            err, ERR_FIT,
+            "lines at %.2f and %.2f nm (widths %.2f and %.2f nm, ratio %.2f) are no ruby doublet; is other light "
+            "in the spectrum?",
+            fit->r2_nm, fit->r1_nm, fit->r2_nm_fwhm, fit->r1_nm_fwhm, ratio);
+    if (!(fit->r1_nm_sigma <= SIGMA_NM_MAX))
+        return err_set(err, ERR_FIT, "R1 at %.3f nm is uncertain by %.3f nm, at most %.3f expected; expose longer",
+                       fit->r1_nm, fit->r1_nm_sigma, SIGMA_NM_MAX);
+    return 0;
+}
+
+static struct ruby_fit conclude(const struct doublet *doublet)
+{
+    const double *p = doublet->p;
+    int n_used = 0;
+    for (int i = 0; i < doublet->n; i++)
+        n_used += doublet->variance[i] > 0;
+    struct ruby_fit fit = {
+        .r1_nm = p[P_X1],
+        .r2_nm = p[P_X2],
+        .r1_nm_fwhm = fabs(p[P_W1]), /* the model is even in the width */
+        .r2_nm_fwhm = fabs(p[P_W2]),
+        .splitting_nm = p[P_X1] - p[P_X2],
+        .amplitude_counts = p[P_A1] * doublet->height,
+        .chi2_reduced = doublet->chi2_scatter / (n_used - P_COUNT),
+    };
+    fit.background_counts = (p[P_LEVEL] + p[P_SLOPE] * (fit.r1_nm - doublet->x_ref)) * doublet->height;
+    fit.r1_nm_sigma = sqrt(doublet->covariance_x1 * doublet->chi2 / (n_used - P_COUNT));
+    if (!(fit.r1_nm_fwhm <= WIDTH_RATIO_WARNING * R1_FWHM_NM_AMBIENT))
+        fit.warnings |= RUBY_WARNING_WIDTH;
+    if (!(fabs(fit.splitting_nm - SPLITTING_NM_AMBIENT) <= SPLITTING_NM_WARNING))
+        fit.warnings |= RUBY_WARNING_SPLITTING;
+    return fit;
+}
+
+/* The doublet's part of the spectrum, in units of its height, background about 0. memory: [6 * n]. */
+static void cut(struct doublet *doublet, const double *x, const double *counts, int first, int n,
+                const struct peaks *peaks, double *memory)
+{
+    doublet->x = x + first;
+    doublet->n = n;
+    doublet->y = memory;
+    doublet->variance = memory + n;
+    doublet->model = memory + 2 * n;
+    doublet->weight = memory + 3 * n;
+    doublet->scatter[0] = memory + 4 * n;
+    doublet->scatter[1] = memory + 5 * n;
+    doublet->height = fmax(peaks->r1_counts, peaks->r2_counts);
+    doublet->x_ref = peaks->r1_nm;
+    double noise = peaks->noise_counts / doublet->height;
+    for (int i = 0; i < n; i++) {
+        doublet->y[i] = (counts[first + i] - peaks->background_counts) / doublet->height;
+        doublet->variance[i] = noise * noise + fmax(doublet->y[i], 0) * 1e-4 + 1e-12; /* a start; estimated later */
+    }
+}
+
+static int input_check(const double *x, const double *counts, int n, struct err *err)
+{
+    if (n < POINTS_MIN)
+        return err_set(err, ERR_DATA, "spectrum of %d points refused: at least %d expected", n, POINTS_MIN);
+    for (int i = 0; i < n; i++)
+        if (!isfinite(counts[i]) || !isfinite(x[i]) || (i > 0 && !(x[i] > x[i - 1])))
+            return err_set(err, ERR_DATA,
+                           "spectrum refused: point %d (%g nm, %g counts) is not finite or not ascending", i, x[i],
+                           counts[i]);
+    return 0;
+}
+
+int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
+                      const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err)
+{
+    struct peaks peaks;
+    int code;
+    gsl_set_error_handler_off();
+    if ((code = input_check(wavelength_nm, counts, n, err)) ||
+        (code = peaks_find(wavelength_nm, counts, n, &peaks, err)) ||
+        (code = saturation_check(wavelength_nm, counts, n, &peaks, counts_saturation, err)))
+        return code;
+    int first = 0, end = n;
+    while (wavelength_nm[first] < peaks.r2_nm - FIT_BELOW_R2_NM)
+        first++;
+    while (wavelength_nm[end - 1] > peaks.r1_nm + FIT_ABOVE_R1_NM)
+        end--;
+    int n_fit = end - first;
+    double step_nm = (wavelength_nm[end - 1] - wavelength_nm[first]) / (n_fit - 1);
+    if (!(step_nm <= STEP_NM_MAX))
+        return err_set(err, ERR_FIT,
+                       "doublet is unresolved: %.2f nm per pixel, at most %.2f expected; use a finer grating", step_nm,
+                       STEP_NM_MAX);
+    if (n_fit < POINTS_MIN)
+        return err_set(err, ERR_FIT, "doublet is unresolved: only %d points around it, at least %d expected", n_fit,
+                       POINTS_MIN);
+    double *memory = malloc(6 * (size_t)n_fit * sizeof *memory);
+    assert(memory);
+    struct doublet doublet;
+    cut(&doublet, wavelength_nm, counts, first, n_fit, &peaks, memory);
+    guess(&doublet, &peaks, seed);
+    if (fit(&doublet)) {
+        struct ruby_fit result = conclude(&doublet);
+        result.background_counts += peaks.background_counts;
+        code = believe(&doublet, &result, step_nm, err);
+        if (!code)
+            *ret_fit = result;
+    } else {
+        code = err_set(err, ERR_FIT, "fit of the ruby doublet near %.2f nm did not converge; check the spectrum",
+                       peaks.r1_nm);
+    }
+    free(memory);
+    return code;
+}

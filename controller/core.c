@@ -1,0 +1,434 @@
+#include "controller/core.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#define PRELOADED_READINGS 8
+#define ISOBAR_READINGS 10          /* averaged for the pressure at an isobar's start and end */
+#define RUBY_EVERY_S_LOADING 5.0
+#define RUBY_EVERY_S_ISOBAR 30.0
+#define PACE_LOADING 150.0          /* one membrane reading per second of experiment time within 7 ms */
+#define PACE_ISOBAR 1500.0
+#define PACE_SCAN 1000.0
+#define DURABLE_S_MAX 2.0
+#define SETPOINT_BAR_STEP 0.002     /* smaller changes are not worth a write */
+
+static const char *const phase_names[CORE_PHASE_COUNT] = {
+    "waiting for instruments", "journal", "preloaded", "loading", "isobar", "finished",
+};
+
+const char *core_phase_name(enum core_phase phase)
+{
+    assert(phase >= 0 && phase < CORE_PHASE_COUNT);
+    return phase_names[phase];
+}
+
+static struct action *add(struct core_actions *actions, enum action_kind kind)
+{
+    assert(actions->n < CORE_ACTIONS_MAX);
+    struct action *action = &actions->list[actions->n++];
+    memset(action, 0, sizeof *action);
+    action->kind = (int32_t)kind;
+    return action;
+}
+
+static void add_value(struct core_actions *actions, enum action_kind kind, double value)
+{
+    add(actions, kind)->value[0] = value;
+}
+
+static int64_t post_intent(struct core *core, struct core_actions *actions, enum intent_kind kind, double a, double b)
+{
+    struct action *action = add(actions, ACTION_JOURNAL);
+    action->integer[0] = ++core->intent_number;
+    action->integer[1] = kind;
+    action->value[0] = a;
+    action->value[1] = b;
+    if (core->pending_t_ns == 0)
+        core->pending_t_ns = core->now_ns;
+    return core->intent_number;
+}
+
+static void set_pace(struct core *core, struct core_actions *actions, double pace)
+{
+    if (core->pace != pace)
+        add_value(actions, ACTION_PACE, pace);
+    core->pace = pace;
+}
+
+static void set_ruby_every(struct core *core, struct core_actions *actions, double seconds)
+{
+    if (core->ruby_every_s != seconds)
+        add_value(actions, ACTION_CADENCE, seconds);
+    core->ruby_every_s = core->interlock.ruby_every_s = seconds;
+}
+
+static void enter(struct core *core, struct core_actions *actions, enum core_phase phase)
+{
+    core->phase = phase;
+    core->phase_t_ns = core->now_ns;
+    core->n_readings = 0;
+    struct action *action = add(actions, ACTION_PHASE);
+    action->integer[0] = core->step_index;
+    action->integer[1] = phase;
+}
+
+void core_init(struct core *core, const struct core_settings *settings)
+{
+    assert(settings->n_steps > 0 && settings->n_steps <= PLAN_STEPS_MAX);
+    *core = (struct core){.settings = *settings, .phase = CORE_WAITING, .setpoint_bar = NAN};
+    interlock_init(&core->interlock, &settings->interlock);
+}
+
+/* ---- what holds --------------------------------------------------------------------------------------------------- */
+
+static void show_reasons(struct core *core, struct core_actions *actions, uint32_t reasons, bool goes_on)
+{
+    if (reasons == core->reasons_shown)
+        return;
+    core->reasons_shown = reasons;
+    struct action *action = add(actions, ACTION_HOLD);
+    action->integer[0] = reasons;
+    action->integer[1] = goes_on;
+}
+
+/* Reasons that concern this phase at all. */
+static uint32_t standing_reasons(const struct core *core)
+{
+    uint32_t reasons = interlock_reasons(&core->interlock, core->now_ns);
+    if (!core->settings.needs_detector)
+        reasons &= ~(uint32_t)(HOLD_DETECTOR_LINK | HOLD_BEAM);
+    return reasons;
+}
+
+/* ---- phases ------------------------------------------------------------------------------------------------------- */
+
+static const struct plan_step *present_step(const struct core *core) { return &core->settings.steps[core->step_index]; }
+
+static void begin_loading(struct core *core, struct core_actions *actions)
+{
+    const struct plan_step *step = present_step(core);
+    const struct plan_step *next = core->step_index + 1 < core->settings.n_steps ? step + 1 : NULL;
+    bool has_isobar = next && next->kind == PLAN_ISOBAR;
+    double back_off_bar_per_min = core->settings.loading.back_off_bar_per_s * 60.0;
+    loading_start(&core->loading, &core->settings.loading, step->kind == PLAN_LOAD ? 1 : -1, step->pressure_gpa_target,
+                  step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
+                  has_isobar ? next->drift_gpa_max : 0.12, core->membrane_bar, core->now_ns);
+    core->loading_state_shown = LOADING_IDLE;
+    core->authorised_bar_min = core->authorised_bar_max = core->membrane_bar;
+    core->range_intent_number = 0;
+    core->is_holding = false;
+    double slew = step->rate_bar_per_min > back_off_bar_per_min ? step->rate_bar_per_min : back_off_bar_per_min;
+    add_value(actions, ACTION_SLEW, slew < core->settings.slew_bar_per_min_max ? slew : core->settings.slew_bar_per_min_max);
+    set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+    set_pace(core, actions, PACE_LOADING);
+    enter(core, actions, CORE_LOADING);
+}
+
+static void begin_isobar(struct core *core, struct core_actions *actions)
+{
+    const struct plan_step *step = present_step(core);
+    core->isobar = (struct core_isobar){.start_t_ns = core->now_ns, .pressure_gpa_start = NAN, .pressure_gpa_end = NAN};
+    scan_begin(&core->scan, core->scan.scan_number, step->n_scans, step->n_frames, step->frame_time_s, core->now_ns);
+    set_ruby_every(core, actions, RUBY_EVERY_S_ISOBAR);
+    set_pace(core, actions, PACE_ISOBAR);
+    enter(core, actions, CORE_ISOBAR);
+}
+
+static void begin_step(struct core *core, struct core_actions *actions)
+{
+    switch (present_step(core)->kind) {
+    case PLAN_PRELOADED:
+        set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+        set_pace(core, actions, PACE_LOADING);
+        enter(core, actions, CORE_PRELOADED);
+        return;
+    case PLAN_LOAD:
+    case PLAN_UNLOAD:
+        begin_loading(core, actions);
+        return;
+    case PLAN_ISOBAR:
+        begin_isobar(core, actions);
+        return;
+    case PLAN_KIND_COUNT:
+        break;
+    }
+    assert(!"a plan holds known steps only");
+}
+
+static void finish(struct core *core, struct core_actions *actions, bool is_stopped)
+{
+    enter(core, actions, CORE_FINISHED);
+    add(actions, ACTION_FINISHED)->integer[0] = is_stopped;
+}
+
+static void announce_step(struct core *core, struct core_actions *actions)
+{
+    core->step_intent_number = post_intent(core, actions, INTENT_STEP, core->step_index, 0.0);
+    enter(core, actions, CORE_JOURNAL);
+}
+
+static void next_step(struct core *core, struct core_actions *actions)
+{
+    if (core->step_index + 1 >= core->settings.n_steps) {
+        finish(core, actions, false);
+        return;
+    }
+    core->step_index++;
+    announce_step(core, actions);
+}
+
+static void advance_waiting(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+    show_reasons(core, actions, reasons, false);
+    if (reasons == 0)
+        announce_step(core, actions);
+    else if (core->is_stopping)
+        finish(core, actions, true);
+}
+
+static void advance_journal(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    show_reasons(core, actions, reasons, false);
+    if (core->is_stopping)
+        finish(core, actions, true);
+    else if (core->durable_number >= core->step_intent_number && !(reasons & HOLD_REASONS_PRESSURE))
+        begin_step(core, actions);
+}
+
+static void advance_preloaded(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    show_reasons(core, actions, reasons, false);
+    if (core->is_stopping)
+        finish(core, actions, true);
+    else if (core->n_readings >= PRELOADED_READINGS)
+        next_step(core, actions);
+}
+
+/* Keeps the journal ahead of the membrane: asks for a new range before the present one is used up. */
+static void authorise_range(struct core *core, struct core_actions *actions)
+{
+    if (core->range_intent_number != 0 && core->durable_number >= core->range_intent_number) {
+        core->authorised_bar_min = core->pending_bar_min;
+        core->authorised_bar_max = core->pending_bar_max;
+        core->range_intent_number = 0;
+    }
+    double bar_min, bar_max, command_bar = core->loading.command_bar;
+    loading_range(&core->loading, &bar_min, &bar_max);
+    bool is_short_below = core->authorised_bar_min - bar_min > 0.5 * (command_bar - bar_min);
+    bool is_short_above = bar_max - core->authorised_bar_max > 0.5 * (bar_max - command_bar);
+    if (core->range_intent_number == 0 && (is_short_below || is_short_above)) {
+        core->pending_bar_min = bar_min;
+        core->pending_bar_max = bar_max;
+        core->range_intent_number = post_intent(core, actions, INTENT_MEMBRANE, bar_min, bar_max);
+    }
+}
+
+static void show_loading_state(struct core *core, struct core_actions *actions)
+{
+    if (core->loading.state == core->loading_state_shown)
+        return;
+    core->loading_state_shown = core->loading.state;
+    struct action *action = add(actions, ACTION_PHASE);
+    action->integer[0] = core->step_index;
+    action->integer[1] = CORE_LOADING;
+    action->value[0] = core->loading.state;
+}
+
+static void command_setpoint(struct core *core, struct core_actions *actions)
+{
+    double command_bar = core->loading.command_bar;
+    if (fabs(command_bar - core->setpoint_bar) < SETPOINT_BAR_STEP)
+        return;
+    assert(core->phase == CORE_LOADING);                                                            /* C3 */
+    assert(command_bar <= core->settings.loading.membrane_bar_max);                                 /* C2 */
+    assert(command_bar >= core->authorised_bar_min && command_bar <= core->authorised_bar_max);     /* C1 */
+    core->setpoint_bar = command_bar;
+    add_value(actions, ACTION_SETPOINT, command_bar);
+}
+
+static void advance_loading(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
+{
+    struct loading *loading = &core->loading;
+    bool must_hold = (reasons & HOLD_REASONS_PRESSURE) != 0 || core->is_stopping;
+    show_reasons(core, actions, reasons, !must_hold);
+    if (must_hold && !core->is_holding)
+        loading_hold(loading);
+    if (!must_hold && core->is_holding) {
+        loading_resume(loading, core->membrane_bar, core->now_ns);
+        core->authorised_bar_min = core->authorised_bar_max = core->membrane_bar;
+        core->range_intent_number = 0;
+    }
+    core->is_holding = must_hold;
+    authorise_range(core, actions);
+    if (has_reading && !(reasons & (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE))) {
+        loading_step(loading, core->now_ns, core->membrane_bar, core->authorised_bar_min, core->authorised_bar_max);
+        command_setpoint(core, actions);
+        core->interlock.stalled = core->interlock.stalled || loading->is_stalled;
+        core->interlock.at_limit = core->interlock.at_limit || loading->is_at_limit;
+    }
+    show_loading_state(core, actions);
+    if (loading->state == LOADING_DONE)
+        next_step(core, actions);
+    else if (core->is_stopping && loading->state == LOADING_HELD)
+        finish(core, actions, true);
+}
+
+static void add_isobar_reading(struct core *core, const struct event *event)
+{
+    struct core_isobar *isobar = &core->isobar;
+    double mean_gpa, sigma_gpa;
+    trend_add(&isobar->trend, event->t_ns, event->value[0], event->value[1]);
+    isobar->n_readings++;
+    if (!trend_mean(&isobar->trend, ISOBAR_READINGS, &mean_gpa, &sigma_gpa))
+        return;
+    if (isnan(isobar->pressure_gpa_start))
+        isobar->pressure_gpa_start = mean_gpa;
+    isobar->pressure_gpa_end = mean_gpa;
+    double departure_gpa = mean_gpa - isobar->pressure_gpa_start;
+    if (fabs(departure_gpa) > fabs(isobar->pressure_gpa_departure))
+        isobar->pressure_gpa_departure = departure_gpa;
+}
+
+static void grant_scan_wish(struct core *core, struct core_actions *actions, enum scan_wish wish)
+{
+    const struct scan *scan = &core->scan;
+    struct action *action;
+    switch (wish) {
+    case SCAN_WISH_NONE:
+        return;
+    case SCAN_WISH_JOURNAL:
+        core->scan.intent_number =
+            post_intent(core, actions, INTENT_SCAN, (double)scan->scan_number, (double)scan->attempt);
+        return;
+    case SCAN_WISH_START:
+        action = add(actions, ACTION_SCAN_START);
+        action->value[0] = scan->n_frames;
+        action->value[1] = scan->frame_time_s;
+        action->integer[0] = scan->scan_number;
+        action->integer[1] = scan->attempt;
+        return;
+    case SCAN_WISH_ABORT:
+        action = add(actions, ACTION_SCAN_ABORT);
+        action->integer[0] = scan->scan_number;
+        action->integer[1] = scan->attempt - 1; /* scan_step has already counted the next */
+        return;
+    case SCAN_WISH_ANALYSE:
+        return; /* granted in observe_scan, where the event names the scan */
+    }
+}
+
+static void advance_isobar(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    const struct plan_step *step = present_step(core);
+    bool is_scan_held = (reasons & HOLD_REASONS_SCAN) != 0;
+    show_reasons(core, actions, reasons, !is_scan_held || core->scan.state == SCAN_DONE);
+    if (core->is_stopping) {
+        if (core->scan.state == SCAN_RUN)
+            grant_scan_wish(core, actions, scan_step(&core->scan, core->now_ns, true, core->durable_number));
+        finish(core, actions, true);
+        return;
+    }
+    grant_scan_wish(core, actions, scan_step(&core->scan, core->now_ns, is_scan_held, core->durable_number));
+    core->interlock.scan_exhausted = core->scan.state == SCAN_EXHAUSTED;
+    set_pace(core, actions, core->scan.state == SCAN_DONE ? PACE_ISOBAR : PACE_SCAN);
+    bool is_over = s_from_ns(core->now_ns - core->isobar.start_t_ns) >= step->duration_s;
+    if (!is_over || core->scan.state != SCAN_DONE || core->isobar.n_readings < ISOBAR_READINGS)
+        return;
+    struct action *action = add(actions, ACTION_ISOBAR_DONE);
+    action->integer[0] = core->step_index;
+    action->integer[1] = core->isobar.start_t_ns;
+    action->value[0] = core->isobar.pressure_gpa_start;
+    action->value[1] = core->isobar.pressure_gpa_end;
+    action->value[2] = core->isobar.pressure_gpa_departure;
+    next_step(core, actions);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------- */
+
+static void observe_reading(struct core *core, const struct event *event)
+{
+    core->n_readings++;
+    if (core->phase == CORE_LOADING)
+        loading_add_reading(&core->loading, event->t_ns, event->value[0], event->value[1]);
+    if (core->phase == CORE_ISOBAR)
+        add_isobar_reading(core, event);
+}
+
+static void observe_scan(struct core *core, struct core_actions *actions, const struct event *event)
+{
+    if (scan_observe(&core->scan, event) != SCAN_WISH_ANALYSE)
+        return;
+    struct action *action = add(actions, ACTION_ANALYSE);
+    action->integer[0] = event->integer[0];
+    action->integer[1] = event->integer[1];
+}
+
+static void observe(struct core *core, struct core_actions *actions, const struct event *event)
+{
+    interlock_observe(&core->interlock, event);
+    switch ((enum event_kind)event->kind) {
+    case EVENT_MEMBRANE:
+        core->membrane_bar = event->value[0];
+        break;
+    case EVENT_MEMBRANE_FOUND:
+        core->setpoint_bar = NAN; /* whatever it was told before is asked for again */
+        break;
+    case EVENT_RUBY:
+        observe_reading(core, event);
+        break;
+    case EVENT_SCAN_COMPLETE:
+    case EVENT_SCAN_FAILED:
+        observe_scan(core, actions, event);
+        break;
+    case EVENT_DURABLE:
+        core->durable_number = event->integer[0];
+        core->pending_t_ns = core->durable_number >= core->intent_number ? 0 : core->now_ns;
+        break;
+    case EVENT_COMMAND:
+        if (event->integer[0] == COMMAND_STOP)
+            core->is_stopping = true;
+        if (event->integer[0] == COMMAND_RESUME)
+            scan_resume(&core->scan, core->now_ns);
+        break;
+    default: /* the interlock has taken note */
+        break;
+    }
+}
+
+void core_step(struct core *core, const struct event *event, struct core_actions *ret_actions)
+{
+    assert(event->now_ns >= core->now_ns);
+    ret_actions->n = 0;
+    core->now_ns = event->now_ns;
+    if (core->phase == CORE_FINISHED)
+        return;
+    observe(core, ret_actions, event);
+    if (core->pending_t_ns != 0 && s_from_ns(core->now_ns - core->pending_t_ns) > DURABLE_S_MAX)
+        core->interlock.journal_failed = true;
+    uint32_t reasons = standing_reasons(core);
+    switch (core->phase) {
+    case CORE_WAITING:
+        advance_waiting(core, ret_actions, reasons);
+        break;
+    case CORE_JOURNAL:
+        advance_journal(core, ret_actions, reasons);
+        break;
+    case CORE_PRELOADED:
+        advance_preloaded(core, ret_actions, reasons);
+        break;
+    case CORE_LOADING:
+        advance_loading(core, ret_actions, reasons, event->kind == EVENT_MEMBRANE);
+        break;
+    case CORE_ISOBAR:
+        advance_isobar(core, ret_actions, reasons);
+        break;
+    case CORE_FINISHED:
+    case CORE_PHASE_COUNT:
+        break;
+    }
+}

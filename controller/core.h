@@ -1,0 +1,102 @@
+/*
+ * The core: decides everything, touches nothing. Pure, fixed size, copyable; the same code runs live, in rehearsal, in
+ * simulated nights and in replay.
+ *
+ * Everything that happens arrives as a numbered event; core_step answers with actions. One pass of the control loop
+ * samples the clock once and hands the same `now_ns` to all its events. Arithmetic is + - x / sqrt only.
+ *
+ *   WAITING --> JOURNAL --> PRELOADED | LOADING | ISOBAR --> JOURNAL (next step) ... --> FINISHED
+ *
+ * WAITING until every instrument the plan needs has answered; JOURNAL until the step's intent is durable. An operator's
+ * stop ends any phase in FINISHED, through loading_hold when the sample is being driven.
+ *
+ * Invariants (asserted):
+ *   C1  no set point is asked for outside the range whose intent is durable
+ *   C2  no set point is asked for above membrane_bar_max
+ *   C3  outside LOADING no set point is asked for at all
+ */
+#ifndef CONTROLLER_CORE_H
+#define CONTROLLER_CORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "controller/event.h"
+#include "controller/interlock.h"
+#include "controller/loading.h"
+#include "controller/scan.h"
+#include "sequences/plan.h"
+
+#define CORE_ACTIONS_MAX 16
+
+enum core_phase {
+    CORE_WAITING,
+    CORE_JOURNAL,
+    CORE_PRELOADED,
+    CORE_LOADING,
+    CORE_ISOBAR,
+    CORE_FINISHED,
+    CORE_PHASE_COUNT
+};
+
+/* All the core knows of the outside at its start; recorded with the run as bytes. */
+struct core_settings {
+    struct loading_settings loading;
+    struct interlock_settings interlock;
+    double slew_bar_per_min_max;
+    int32_t needs_detector;
+    int32_t n_steps;
+    struct plan_step steps[PLAN_STEPS_MAX];
+};
+
+struct core_actions {
+    int32_t n;
+    struct action list[CORE_ACTIONS_MAX];
+};
+
+struct core_isobar {
+    int64_t start_t_ns;
+    double pressure_gpa_start; /* mean of the first readings; NaN before */
+    double pressure_gpa_end;   /* mean of the last */
+    double pressure_gpa_departure;
+    int32_t n_readings;
+    struct trend trend;
+};
+
+struct core {
+    struct core_settings settings;
+    enum core_phase phase;
+    int32_t step_index;
+    int64_t now_ns;
+    int64_t phase_t_ns;
+    struct interlock interlock;
+    struct loading loading;
+    struct scan scan;
+    struct core_isobar isobar;
+    double membrane_bar;
+    double setpoint_bar;           /* last asked for; NaN before the first */
+    int64_t intent_number;         /* last posted */
+    int64_t durable_number;
+    int64_t step_intent_number;
+    int64_t range_intent_number;   /* 0: none pending */
+    int64_t pending_t_ns;          /* when the oldest pending intent was posted; 0: none */
+    double pending_bar_min, pending_bar_max;
+    double authorised_bar_min, authorised_bar_max;
+    uint32_t reasons_shown;
+    bool is_holding;               /* the pressure change is held */
+    bool is_stopping;
+    int32_t n_readings;            /* accepted ruby readings of this phase */
+    double pace;
+    double ruby_every_s;
+    enum loading_state loading_state_shown;
+};
+
+/* `settings` must come from zeroed memory, so that equal settings are equal bytes. */
+void core_init(struct core *core, const struct core_settings *settings);
+
+/* One event in, up to CORE_ACTIONS_MAX actions out. */
+void core_step(struct core *core, const struct event *event, struct core_actions *ret_actions);
+
+const char *core_phase_name(enum core_phase phase);
+
+#endif

@@ -1,0 +1,24 @@
+/* The detector's thread: watches the IOC and the ring current, takes one scan at a time when asked: configure, arm,
+ * watch, verify the files. A scan that fails for any reason is reported as failed, never glued or resumed. */
+#ifndef CONTROLLER_DETECTOR_LINK_H
+#define CONTROLLER_DETECTOR_LINK_H
+
+#include "controller/instrument.h"
+#include "sequences/beamline.h"
+
+struct detector_link;
+
+struct detector_link_scan {
+    int64_t scan_number, attempt;
+    int n_frames;
+    double frame_time_s;
+};
+
+/* `run_uid` makes the file names unique: RUN_s0001_a1_<sequence id>. */
+struct detector_link *detector_link_start(const struct beamline *settings, const char *run_uid,
+                                          struct instrument_context *context);
+void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);
+void detector_link_abort(struct detector_link *link);
+void detector_link_join(struct detector_link *link);
+
+#endif

@@ -1,0 +1,160 @@
+#include "controller/interlock.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "controller/event.h"
+
+struct reason_text {
+    uint32_t bit;
+    const char *text;
+};
+
+static const struct reason_text reason_texts[] = {
+#define X(name, bit, text) {name, text},
+    HOLD_LIST(X)
+#undef X
+};
+
+#define REASON_COUNT (sizeof reason_texts / sizeof reason_texts[0])
+
+void interlock_init(struct interlock *interlock, const struct interlock_settings *settings)
+{
+    *interlock = (struct interlock){.settings = *settings};
+}
+
+static void observe_beam(struct interlock *interlock, const struct event *event)
+{
+    double current_ma = event->value[0];
+    interlock->beam_t_ns = event->t_ns;
+    if (!(current_ma >= interlock->settings.current_ma_min)) /* NaN trips too */
+        interlock->beam_ok = false;
+    if (!(current_ma >= interlock->settings.current_ma_resume))
+        interlock->beam_good_t_ns = 0;
+    else if (interlock->beam_good_t_ns == 0)
+        interlock->beam_good_t_ns = event->t_ns;
+    if (interlock->beam_good_t_ns != 0 &&
+        s_from_ns(event->t_ns - interlock->beam_good_t_ns) >= interlock->settings.beam_settle_s)
+        interlock->beam_ok = true;
+}
+
+void interlock_observe(struct interlock *interlock, const struct event *event)
+{
+    switch ((enum event_kind)event->kind) {
+    case EVENT_MEMBRANE:
+        interlock->membrane_t_ns = event->t_ns;
+        break;
+    case EVENT_MEMBRANE_LOST:
+        interlock->membrane_found = false;
+        break;
+    case EVENT_MEMBRANE_FOUND:
+        interlock->membrane_found = true;
+        break;
+    case EVENT_RUBY:
+        interlock->ruby_t_ns = event->t_ns;
+        interlock->ruby_rejected = 0;
+        interlock->pressure_gpa = event->value[0];
+        break;
+    case EVENT_RUBY_REJECTED:
+        interlock->ruby_rejected++;
+        break;
+    case EVENT_SPECTROMETER_LOST:
+        interlock->spectrometer_found = false;
+        break;
+    case EVENT_SPECTROMETER_FOUND:
+        interlock->spectrometer_found = true;
+        break;
+    case EVENT_DETECTOR_LOST:
+        interlock->detector_found = false;
+        break;
+    case EVENT_DETECTOR_FOUND:
+        interlock->detector_found = true;
+        break;
+    case EVENT_BEAM:
+        observe_beam(interlock, event);
+        break;
+    case EVENT_JOURNAL_FAILED:
+        interlock->journal_failed = true;
+        break;
+    case EVENT_DURABLE:
+        interlock->journal_failed = false;
+        break;
+    case EVENT_COMMAND:
+        interlock->operator_hold = event->integer[0] == COMMAND_HOLD ||
+                                   (interlock->operator_hold && event->integer[0] != COMMAND_RESUME);
+        if (event->integer[0] == COMMAND_RESUME)
+            interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
+        break;
+    case EVENT_TICK:
+    case EVENT_SCAN_STARTED:
+    case EVENT_SCAN_PROGRESS:
+    case EVENT_SCAN_COMPLETE:
+    case EVENT_SCAN_FAILED:
+    case EVENT_RESULT:
+    case EVENT_KIND_COUNT:
+        break;
+    }
+}
+
+static bool is_stale(int64_t t_ns, int64_t now_ns, double age_s_max)
+{
+    return t_ns == 0 || s_from_ns(now_ns - t_ns) > age_s_max;
+}
+
+uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns)
+{
+    const struct interlock_settings *settings = &interlock->settings;
+    uint32_t reasons = 0;
+    if (!(interlock->pressure_gpa <= settings->pressure_gpa_max))
+        reasons |= HOLD_PRESSURE_LIMIT;
+    if (interlock->journal_failed)
+        reasons |= HOLD_JOURNAL;
+    if (!interlock->membrane_found)
+        reasons |= HOLD_MEMBRANE_LINK;
+    else if (is_stale(interlock->membrane_t_ns, now_ns, settings->membrane_stale_s))
+        reasons |= HOLD_MEMBRANE_STALE;
+    if (interlock->stalled)
+        reasons |= HOLD_MEMBRANE_STALL;
+    if (interlock->at_limit)
+        reasons |= HOLD_MEMBRANE_LIMIT;
+    if (!interlock->spectrometer_found)
+        reasons |= HOLD_RUBY_LINK;
+    else if (interlock->ruby_rejected >= settings->ruby_rejected_max)
+        reasons |= HOLD_RUBY_REJECTED;
+    else if (is_stale(interlock->ruby_t_ns, now_ns, settings->ruby_stale_s + 2.0 * interlock->ruby_every_s))
+        reasons |= HOLD_RUBY_STALE;
+    if (!interlock->detector_found)
+        reasons |= HOLD_DETECTOR_LINK;
+    if (!interlock->beam_ok || is_stale(interlock->beam_t_ns, now_ns, settings->beam_stale_s))
+        reasons |= HOLD_BEAM;
+    if (interlock->scan_exhausted)
+        reasons |= HOLD_SCAN;
+    if (interlock->operator_hold)
+        reasons |= HOLD_OPERATOR;
+    return reasons;
+}
+
+const char *interlock_text(uint32_t reasons)
+{
+    for (size_t i = 0; i < REASON_COUNT; i++)
+        if (reasons & reason_texts[i].bit)
+            return reason_texts[i].text;
+    return "";
+}
+
+void interlock_sentence(uint32_t reasons, char *ret_text, int32_t size)
+{
+    size_t used = 0, room = (size_t)size;
+    ret_text[0] = '\0';
+    for (size_t i = 0; i < REASON_COUNT; i++) {
+        if (!(reasons & reason_texts[i].bit))
+            continue;
+        const char *glue = used ? "; " : "";
+        size_t n = strlen(glue) + strlen(reason_texts[i].text);
+        if (used + n + 1 > room)
+            return;
+        memcpy(ret_text + used, glue, strlen(glue));
+        memcpy(ret_text + used + strlen(glue), reason_texts[i].text, strlen(reason_texts[i].text) + 1);
+        used += n;
+    }
+}

@@ -1,0 +1,79 @@
+/*
+ * Why the system holds: all reasons as bits, most serious first, each with a name and a sentence. Pure.
+ *
+ * Guards are judged by level at every event, before a step and during it, never by an edge; a guard without a fresh
+ * value counts as tripped. What a reason stops depends on what the step needs: a pressure change needs the membrane and
+ * the ruby; a scan needs the detector and the beam; an isobar without scans needs nothing (the membrane is left alone).
+ */
+#ifndef CONTROLLER_INTERLOCK_H
+#define CONTROLLER_INTERLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HOLD_LIST(X)                                                                                                   \
+    X(HOLD_PRESSURE_LIMIT, 0, "the sample pressure is above the cell's limit")                                         \
+    X(HOLD_JOURNAL, 1, "the journal cannot be written: nothing moves that is not written down")                        \
+    X(HOLD_MEMBRANE_LINK, 2, "no link to the membrane controller; it keeps its last set point")                        \
+    X(HOLD_MEMBRANE_STALE, 3, "no fresh reading from the membrane controller")                                         \
+    X(HOLD_MEMBRANE_STALL, 4, "the membrane does not follow its set point; check supply, valves and line")             \
+    X(HOLD_MEMBRANE_LIMIT, 5, "the membrane stands at its limit and the target is not reached")                        \
+    X(HOLD_RUBY_LINK, 6, "no link to the spectrometer")                                                                \
+    X(HOLD_RUBY_REJECTED, 7, "the last ruby spectra were rejected; check laser, focus and exposure")                   \
+    X(HOLD_RUBY_STALE, 8, "no fresh ruby reading")                                                                     \
+    X(HOLD_DETECTOR_LINK, 9, "no link to the detector")                                                                \
+    X(HOLD_BEAM, 10, "no beam, or the ring current is not known")                                                      \
+    X(HOLD_SCAN, 11, "a scan has failed too often; see the log")                                                       \
+    X(HOLD_OPERATOR, 12, "held by the operator")
+
+enum hold_reason {
+#define X(name, bit, text) name = 1 << (bit),
+    HOLD_LIST(X)
+#undef X
+};
+
+#define HOLD_REASONS_PRESSURE                                                                                          \
+    (HOLD_PRESSURE_LIMIT | HOLD_JOURNAL | HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE | HOLD_MEMBRANE_STALL |             \
+     HOLD_MEMBRANE_LIMIT | HOLD_RUBY_LINK | HOLD_RUBY_REJECTED | HOLD_RUBY_STALE | HOLD_OPERATOR)
+#define HOLD_REASONS_SCAN (HOLD_JOURNAL | HOLD_DETECTOR_LINK | HOLD_BEAM | HOLD_SCAN | HOLD_OPERATOR)
+
+struct interlock_settings {
+    double membrane_stale_s;
+    double ruby_stale_s;         /* beside the interval between readings that is in force */
+    int32_t ruby_rejected_max;   /* this many in a row are a reason */
+    double beam_stale_s;
+    double current_ma_min;       /* trips below */
+    double current_ma_resume;    /* clears above, for beam_settle_s */
+    double beam_settle_s;
+    double pressure_gpa_max;
+};
+
+struct interlock {
+    struct interlock_settings settings;
+    bool membrane_found, spectrometer_found, detector_found;
+    bool journal_failed, operator_hold, stalled, at_limit, scan_exhausted;
+    int64_t membrane_t_ns, ruby_t_ns, beam_t_ns;
+    int64_t beam_good_t_ns;      /* since when the current is above current_ma_resume; 0: it is not */
+    bool beam_ok;
+    double ruby_every_s;
+    int32_t ruby_rejected;
+    double pressure_gpa;
+};
+
+struct event;
+
+void interlock_init(struct interlock *interlock, const struct interlock_settings *settings);
+
+/* Takes note of one event. */
+void interlock_observe(struct interlock *interlock, const struct event *event);
+
+/* All reasons that stand at this instant. */
+uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns);
+
+/* "HOLD_RUBY_LINK" -> its text, for the most serious bit set; "" for none. */
+const char *interlock_text(uint32_t reasons);
+
+/* All texts, most serious first, joined by "; ". Writes at most `size` bytes including the NUL. */
+void interlock_sentence(uint32_t reasons, char *ret_text, int32_t size);
+
+#endif

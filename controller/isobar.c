@@ -1,0 +1,262 @@
+/*
+ * isobar: the command line. Touches no instrument itself.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "analysis/ruby.h"
+#include "analysis/spectrum_file.h"
+#include "controller/command.h"
+#include "controller/rehearsal.h"
+#include "controller/replay.h"
+#include "sequences/beamline.h"
+#include "sequences/plan.h"
+
+#define SPECTRUM_MAX 65536
+
+struct options {
+    const char *beamline, *db, *results, *directory, *scale;
+    double lambda0_nm;
+    int is_json;
+};
+
+static const char usage_text[] =
+    "usage: isobar COMMAND ...\n"
+    "\n"
+    "  check SEQUENCE [--beamline FILE]       read the sequence, check it against the limits, print the plan and its ETA\n"
+    "  rehearse SEQUENCE [--dir DIR]          play it on simulated instruments; SEED=N in the environment repeats one\n"
+    "  run SEQUENCE --beamline FILE --db FILE [--results DIR]\n"
+    "                                         play it on the instruments of the beamline file\n"
+    "  status [--db FILE] [--json]            what the running daemon is doing\n"
+    "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
+    "  replay [--db FILE]                     run the recorded events through the core again and compare the decisions\n"
+    "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
+    "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
+    "\n"
+    "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
+
+static int fail(const struct err *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "isobar: %s\n", err->message);
+    return 2;
+}
+
+static int usage(void)
+{
+    fputs(usage_text, stderr);
+    return 2;
+}
+
+static void print_duration(const char *label, double s_min, double s_max)
+{
+    printf("%s%d:%02d to %d:%02d h\n", label, (int)(s_min / 3600.0), (int)(s_min / 60.0) % 60, (int)(s_max / 3600.0),
+           (int)(s_max / 60.0) % 60);
+}
+
+static int check_limits(const struct plan *plan, const struct beamline *beamline, const char *path, struct err *err)
+{
+    if (!(plan->cell.membrane_bar_max <= beamline->membrane.membrane_bar_max))
+        return err_set(err, ERR_LIMIT, "%s: the cell may take %g bar but the line only %g bar: the lower one will be kept",
+                       path, plan->cell.membrane_bar_max, beamline->membrane.membrane_bar_max);
+    return 0;
+}
+
+static int command_check(const struct options *options, const char *path)
+{
+    static struct plan plan;
+    static struct beamline beamline;
+    struct err err = {0};
+    if (plan_load(&plan, path, &err))
+        return fail(&err);
+    plan_print(&plan, stdout);
+    double s_min, s_max;
+    plan_estimate(&plan, &s_min, &s_max);
+    print_duration("expected duration ", s_min, s_max);
+    if (!options->beamline)
+        return 0;
+    if (beamline_load(&beamline, options->beamline, &err))
+        return fail(&err);
+    if (check_limits(&plan, &beamline, path, &err))
+        printf("note: %s\n", err.message);
+    printf("beamline %s: usable\n", beamline.name);
+    return 0;
+}
+
+static int command_rehearse(const struct options *options, const char *path)
+{
+    static struct plan plan;
+    struct err err = {0};
+    if (plan_load(&plan, path, &err))
+        return fail(&err);
+    uint32_t drawn = 0;
+    if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
+        return 2;
+    struct rehearsal_settings settings = {.sequence_path = path,
+                                          .directory = options->directory ? options->directory : "build/rehearsal",
+                                          .seed = drawn % 1000000};
+    const char *seed = getenv("SEED");
+    if (seed && *seed) {
+        char *end;
+        settings.seed = strtoull(seed, &end, 10);
+        if (*end != '\0') {
+            err_set(&err, ERR_ARG, "SEED=%s is not a whole number", seed);
+            return fail(&err);
+        }
+    }
+    int code = rehearsal_run(&settings, &err);
+    return code < 0 ? fail(&err) : code;
+}
+
+static int command_run(const struct options *options, const char *path)
+{
+    char self[4000], program[4096];
+    if (!options->beamline || !options->db)
+        return usage();
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = '\0';
+    snprintf(program, sizeof program, "%sd", self); /* isobard stands beside isobar */
+    execl(program, "isobard", "--sequence", path, "--beamline", options->beamline, "--db", options->db, "--results",
+          options->results ? options->results : "results", (char *)NULL);
+    fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));
+    return 2;
+}
+
+static int command_to_daemon(const struct options *options, const char *command)
+{
+    char socket_path[4096], answer[4096], request[32];
+    struct err err = {0};
+    snprintf(socket_path, sizeof socket_path, "%s.sock", options->db ? options->db : "night.db");
+    snprintf(request, sizeof request, "%s%s", command, options->is_json ? " json" : "");
+    if (command_ask(socket_path, request, answer, sizeof answer, &err))
+        return fail(&err);
+    puts(answer);
+    return 0;
+}
+
+static int command_replay(const struct options *options)
+{
+    struct replay_report report;
+    struct err err = {0};
+    if (replay_run(options->db ? options->db : "night.db", &report, &err))
+        return fail(&err);
+    printf("replay: %" PRId64 " events in %" PRId64 " passes, %" PRId64 " decisions, all the same\n", report.n_events,
+           report.n_passes, report.n_decisions);
+    return 0;
+}
+
+static int read_one_spectrum(const struct options *options, const struct ruby_scale *scale, const char *path,
+                             struct err *err)
+{
+    static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
+    struct ruby_fit fit;
+    int n, code = spectrum_file_read(path, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
+    if (code == 0)
+        code = ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err);
+    if (code)
+        return err_prefix(err, "%s", path);
+    double slope = ruby_slope_gpa_per_nm(scale, fit.r1_nm, options->lambda0_nm);
+    printf("%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"
+           "  pressure %.3f +- %.3f GPa on %s with lambda0 = %.3f nm, no temperature correction\n",
+           path, fit.r1_nm, fit.r1_nm_sigma, fit.r2_nm, fit.splitting_nm, fit.r1_nm_fwhm,
+           ruby_pressure_gpa(scale, fit.r1_nm, options->lambda0_nm), fit.r1_nm_sigma * slope, options->scale,
+           options->lambda0_nm);
+    if (fit.warnings & RUBY_WARNING_WIDTH)
+        puts("  warning: R1 is wide: the stress on the ruby is not hydrostatic");
+    if (fit.warnings & RUBY_WARNING_SPLITTING)
+        puts("  warning: the splitting R1 - R2 is not that of free ruby: the stress is not hydrostatic");
+    return 0;
+}
+
+static int command_ruby(const struct options *options, char **paths, int n_paths)
+{
+    struct err err = {0};
+    int n_refused = 0;
+    const struct ruby_scale *scale = ruby_scale_by_name(options->scale);
+    if (!scale) {
+        err_set(&err, ERR_ARG, "ruby scale '%s' is not known; ruby2020 and mao1986 are", options->scale);
+        return fail(&err);
+    }
+    for (int i = 0; i < n_paths; i++)
+        if (read_one_spectrum(options, scale, paths[i], &err)) {
+            fail(&err);
+            n_refused++;
+        }
+    return n_refused ? 1 : 0;
+}
+
+static int parse(int argc, char **argv, struct options *ret_options)
+{
+    static const struct option long_options[] = {
+        {"beamline", required_argument, NULL, 'b'}, {"db", required_argument, NULL, 'd'},
+        {"results", required_argument, NULL, 'r'},  {"dir", required_argument, NULL, 'D'},
+        {"scale", required_argument, NULL, 's'},    {"lambda0", required_argument, NULL, 'l'},
+        {"json", no_argument, NULL, 'j'},           {0}};
+    int option;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        switch (option) {
+        case 'b':
+            ret_options->beamline = optarg;
+            break;
+        case 'd':
+            ret_options->db = optarg;
+            break;
+        case 'r':
+            ret_options->results = optarg;
+            break;
+        case 'D':
+            ret_options->directory = optarg;
+            break;
+        case 's':
+            ret_options->scale = optarg;
+            break;
+        case 'l':
+            ret_options->lambda0_nm = strtod(optarg, NULL);
+            if (!(ret_options->lambda0_nm > 600.0 && ret_options->lambda0_nm < 800.0)) {
+                fprintf(stderr, "isobar: --lambda0 %s refused: a wavelength in nm, near 694.25\n", optarg);
+                return 2;
+            }
+            break;
+        case 'j':
+            ret_options->is_json = 1;
+            break;
+        default:
+            return usage();
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25};
+    int code = parse(argc, argv, &options);
+    if (code)
+        return code;
+    if (optind >= argc)
+        return usage();
+    const char *command = argv[optind++];
+    int n_left = argc - optind;
+    if (strcmp(command, "check") == 0 && n_left == 1)
+        return command_check(&options, argv[optind]);
+    if (strcmp(command, "rehearse") == 0 && n_left == 1)
+        return command_rehearse(&options, argv[optind]);
+    if (strcmp(command, "run") == 0 && n_left == 1)
+        return command_run(&options, argv[optind]);
+    if (strcmp(command, "ruby") == 0 && n_left >= 1)
+        return command_ruby(&options, argv + optind, n_left);
+    if (strcmp(command, "replay") == 0 && n_left == 0)
+        return command_replay(&options);
+    static const char *const daemon_commands[] = {"status", "hold", "resume", "stop"};
+    for (size_t i = 0; i < sizeof daemon_commands / sizeof daemon_commands[0]; i++)
+        if (strcmp(command, daemon_commands[i]) == 0 && n_left == 0)
+            return command_to_daemon(&options, command);
+    return usage();
+}

@@ -1,0 +1,140 @@
+/*
+ * isobard: the control process. The only program that writes to an instrument, and the only writer of the database.
+ *
+ *   isobard --sequence FILE --beamline FILE --db FILE --results DIR
+ *
+ * Started by `isobar run` and `isobar rehearse`; its standard output is the run's log. Exit status: 0 complete,
+ * 1 stopped by the operator, 2 not started or failed (the membrane keeps its set point).
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "analysis/ruby.h"
+#include "controller/command.h"
+#include "controller/loop.h"
+
+struct options {
+    const char *sequence, *beamline, *db, *results;
+};
+
+static struct loop *running; /* for wait_for_signal */
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "isobard: %s\n", err->message);
+    return 2;
+}
+
+/* Waits for SIGTERM or SIGINT in a thread of its own and turns it into an operator's stop. */
+static void *wait_for_signal(void *argument)
+{
+    sigset_t *signals = argument;
+    int signal_number;
+    while (sigwait(signals, &signal_number) == 0) {
+        loop_command(running, COMMAND_STOP);
+    }
+    return NULL;
+}
+
+static int open_clock(struct clock **ret_clock, const struct beamline *beamline, struct err *err)
+{
+    if (strcmp(beamline->clock, "real") == 0)
+        return clock_open_real(ret_clock, err);
+    return clock_open_shared(ret_clock, beamline->clock, err);
+}
+
+static int run(const struct options *options, const struct plan *plan, const struct beamline *beamline,
+               struct clock *clock)
+{
+    struct err err = {0};
+    struct store *store;
+    struct loop *loop;
+    struct command_server *server;
+    char socket_path[512];
+    int code = store_create(&store, options->db, &err);
+    if (code)
+        return fail(&err);
+    const char *slash = strrchr(options->sequence, '/');
+    const struct loop_settings settings = {.plan = plan,
+                                           .beamline = beamline,
+                                           .clock = clock,
+                                           .store = store,
+                                           .sequence_name = slash ? slash + 1 : options->sequence,
+                                           .results_directory = options->results};
+    static sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL); /* inherited by every thread */
+    snprintf(socket_path, sizeof socket_path, "%s.sock", options->db);
+    if (loop_start(&loop, &settings, &err) || command_server_start(&server, socket_path, loop, &err))
+        return fail(&err);
+    running = loop;
+    pthread_t signal_thread;
+    pthread_create(&signal_thread, NULL, wait_for_signal, &signals);
+    code = loop_run(loop, &err);
+    if (code < 0)
+        fprintf(stderr, "isobard: %s\n", err.message);
+    pthread_cancel(signal_thread);
+    pthread_join(signal_thread, NULL);
+    command_server_join(server);
+    loop_free(loop);
+    store_close(store);
+    return code < 0 ? 2 : code;
+}
+
+static int usage(void)
+{
+    fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR\n", stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option long_options[] = {{"sequence", required_argument, NULL, 's'},
+                                                 {"beamline", required_argument, NULL, 'b'},
+                                                 {"db", required_argument, NULL, 'd'},
+                                                 {"results", required_argument, NULL, 'r'},
+                                                 {0}};
+    static struct plan plan;
+    static struct beamline beamline;
+    struct options options = {0};
+    struct clock *clock;
+    struct err err = {0};
+    int option;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        if (option == 's')
+            options.sequence = optarg;
+        else if (option == 'b')
+            options.beamline = optarg;
+        else if (option == 'd')
+            options.db = optarg;
+        else if (option == 'r')
+            options.results = optarg;
+        else
+            return usage();
+    }
+    if (!options.sequence || !options.beamline || !options.db || !options.results || optind != argc)
+        return usage();
+    signal(SIGPIPE, SIG_IGN);
+    if (plan_load(&plan, options.sequence, &err) || beamline_load(&beamline, options.beamline, &err) ||
+        open_clock(&clock, &beamline, &err))
+        return fail(&err);
+    if (!ruby_scale_by_name(beamline.ruby.scale)) {
+        err_set(&err, ERR_CONFIG, "%s: ruby scale '%s' is not known", options.beamline, beamline.ruby.scale);
+        return fail(&err);
+    }
+    if (mkdir(options.results, 0777) != 0 && errno != EEXIST) {
+        err_set(&err, ERR_IO, "%s cannot be made: %s", options.results, strerror(errno));
+        return fail(&err);
+    }
+    int status = run(&options, &plan, &beamline, clock);
+    clock_close(clock);
+    return status;
+}

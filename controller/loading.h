@@ -1,0 +1,122 @@
+/*
+ * The anti-overshoot loading protocol of one pressure change, up or down: pure, fixed size, copyable.
+ *
+ * The sample follows the membrane with a dead zone (friction) and a creep time. A ramp stores an excess of membrane
+ * pressure beyond the dead zone's edge, and that excess creeps into the sample after the ramp has stopped: excess =
+ * compliance x dP/dt. So the ramp slows down as the target comes near, stops early by the rise it still expects, and
+ * the membrane then backs off to the middle of the dead zone, both edges of which have been seen. (Cornet et al.,
+ * supplement 7; the drift after a load without back-off exceeds 1 GPa per hour.)
+ *
+ * Everything is written for loading (direction +1); unloading (-1) is its mirror image: pressures and membrane
+ * pressures are multiplied by the direction on the way in and on the way out.
+ *
+ *   IDLE --> RAMP --> BACK_OFF --> RECENTRE --> WATCH --> DONE
+ *             |  ^       |                        |  ^
+ *             v  |       v                        +--+ a correction: RECENTRE again, at most three times
+ *           RETREAT --> HELD (back to RAMP, or to WATCH, on resume)
+ *
+ * Transitions (function):
+ *   IDLE -> RAMP                [loading_start]
+ *   RAMP -> BACK_OFF            [step_ramp]      level + expected rise has reached the target
+ *   BACK_OFF -> RECENTRE        [step_back_off]  a drop is confirmed: the far edge of the dead zone is known
+ *   RECENTRE -> WATCH           [step_recentre]  the membrane is in the middle
+ *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance
+ *   WATCH -> DONE               [step_watch]
+ *   RAMP, BACK_OFF -> RETREAT   [loading_hold]   loading only: a membrane frozen in mid-ramp lets the sample creep on
+ *   RETREAT -> HELD             [step_retreat]
+ *   any but IDLE, DONE -> HELD  [loading_hold]   where the membrane stands inside the dead zone, or on unloading
+ *   HELD -> RAMP, WATCH         [loading_resume]
+ *
+ * Invariants (asserted at the end of every step):
+ *   L1  the command stays within the journal's authorised range and within 0 .. membrane_bar_max
+ *   L2  the command is never further from the measured membrane pressure than the leash
+ *   L3  without a trend of fresh readings RAMP, BACK_OFF and WATCH do not move the membrane
+ *   L4  RETREAT moves the membrane down only
+ */
+#ifndef CONTROLLER_LOADING_H
+#define CONTROLLER_LOADING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "controller/trend.h"
+
+enum loading_state {
+    LOADING_IDLE,
+    LOADING_RAMP,
+    LOADING_BACK_OFF,
+    LOADING_RECENTRE,
+    LOADING_WATCH,
+    LOADING_RETREAT,
+    LOADING_HELD,
+    LOADING_DONE,
+    LOADING_STATE_COUNT
+};
+
+struct loading_settings {
+    double membrane_bar_max;
+    double pressure_gpa_max;
+    double leash_bar;             /* at least twice the controller's accuracy */
+    double back_off_bar_per_s;
+    double probe_bar_per_s;       /* slower, where the far edge of the dead zone is expected */
+    double compliance_bar_s_per_gpa; /* stored excess per dP/dt: creep time / (GPa per bar) */
+    double edge_bar_per_gpa;      /* how far the dead zone's edge moves with the sample */
+    double half_width_bar;        /* of the dead zone, until measured */
+    double creep_s_max;           /* longest creep time to be prepared for (V11) */
+    double taper_s;               /* near the target, dP/dt = remaining / taper */
+    double stop_gpa;              /* the ramp ends this far before the target, and by the expected rise */
+    double drop_gpa;              /* smallest drop believed during the back-off */
+    double watch_s;
+};
+
+struct loading {
+    struct loading_settings settings;
+    enum loading_state state;
+    enum loading_state state_held;   /* where loading_hold interrupted */
+    int32_t direction;               /* +1 loading, -1 unloading */
+    double pressure_gpa_target;
+    double rate_bar_per_s;
+    double isobar_s;                 /* length of the isobar that follows: the drift is projected over it */
+    double drift_gpa_max;
+    double command_bar;              /* the set point wanted now */
+    double near_edge_bar;            /* x direction: where the excess is zero on the side the ramp came from */
+    double far_edge_bar;             /* x direction: the other side */
+    double centre_bar;
+    double plateau_sum_gpa;          /* x direction: readings between the edges */
+    int32_t plateau_n;
+    int32_t n_below;                 /* successive readings that show the drop */
+    int32_t n_corrections;
+    int64_t t_ns;                    /* of the last step */
+    int64_t watch_t_ns;
+    int64_t moved_t_ns;              /* last time the membrane followed */
+    double moved_bar;
+    bool is_stalled;                 /* the membrane does not follow the command */
+    bool is_at_limit;                /* the command stands at membrane_bar_max or at zero, short of the target */
+    struct trend trend;
+};
+
+const char *loading_state_name(enum loading_state state);
+
+/* Starts a change from the present membrane pressure. */
+void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
+                   double pressure_gpa_target, double rate_bar_per_s, double isobar_s, double drift_gpa_max,
+                   double membrane_bar, int64_t now_ns);
+
+/* An accepted ruby reading. */
+void loading_add_reading(struct loading *loading, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma);
+
+/* One tick: moves command_bar, within [authorised_bar_min, authorised_bar_max], and changes state. */
+void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, double authorised_bar_min,
+                  double authorised_bar_max);
+
+/* The range of membrane pressures the next minute may need (for the journal's authorisation). */
+void loading_range(const struct loading *loading, double *ret_bar_min, double *ret_bar_max);
+
+/* Doubt: stop, and on loading leave the edge of the dead zone without waiting for the ruby. */
+void loading_hold(struct loading *loading);
+void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns);
+
+/* Sample pressure expected in the end if the membrane stayed where it is (V11); NaN without a trend. */
+double loading_pressure_gpa_if_frozen(const struct loading *loading, int64_t now_ns);
+
+#endif

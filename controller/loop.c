@@ -1,0 +1,699 @@
+#include "controller/loop.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "controller/analyst.h"
+#include "controller/detector_link.h"
+#include "controller/inbox.h"
+#include "controller/membrane_link.h"
+#include "controller/ruby_link.h"
+
+#define VERSION "0.1"
+#define EVENTS_PER_PASS_MAX 64
+#define PASS_MS_MAX 1
+#define CADENCE_S_FIRST 5.0
+#define STATUS_EVERY_NS (50 * NS_PER_MS)
+#define TEXT_MAX 1400
+
+/* What the status line is made of; copied under the mutex by the control thread, read by any. */
+struct status {
+    int64_t now_ns;
+    enum core_phase phase;
+    int step_index;
+    enum loading_state loading_state;
+    double pressure_gpa, pressure_gpa_sigma, membrane_bar, ring_current_ma;
+    int64_t scan_number, scan_attempt;
+    double scan_frames;
+    double tau_s, beta;
+    int64_t result_scan_number;
+    uint32_t reasons;
+    bool goes_on;
+    double speed;
+    char sentence[TEXT_MAX];
+};
+
+struct loop {
+    struct loop_settings settings;
+    struct core core;
+    struct inbox *inbox;
+    struct instrument_context context;
+    struct membrane_link *membrane;
+    struct ruby_link *ruby;
+    struct detector_link *detector;
+    struct analyst *analyst;
+    char run_uid[64];
+    int64_t seq, pass, now_ns;
+    int64_t started_ns, started_wall_ns;
+    int64_t intent_number, durable_number;
+    bool is_store_failure_told;
+    double pace_wanted;
+    int64_t event_ns_last, membrane_ns_last, ruby_ns_last;
+    bool membrane_up, ruby_up, detector_up;
+    int64_t scan_started_ns;
+    char scan_master_path[EVENT_TEXT_MAX];
+    char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
+    int finished; /* -1: not yet */
+    int64_t status_wall_ns;
+    int64_t step_started_ns;
+    pthread_mutex_t mutex;
+    struct status status;
+};
+
+/* ---- words -------------------------------------------------------------------------------------------------------- */
+
+static void format_utc(const struct loop *loop, int64_t t_ns, char *ret_text, size_t size)
+{
+    time_t utc_s = (time_t)(clock_utc_ns(loop->settings.clock, t_ns) / NS_PER_S);
+    struct tm utc;
+    gmtime_r(&utc_s, &utc);
+    strftime(ret_text, size, "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+static void say(struct loop *loop, const char *severity, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+static void say(struct loop *loop, const char *severity, const char *format, ...)
+{
+    char text[TEXT_MAX], utc[32];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    format_utc(loop, loop->now_ns, utc, sizeof utc);
+    printf("%s %-7s %s\n", utc, severity, text);
+    fflush(stdout);
+    const struct store_value row[] = {store_integer(loop->now_ns), store_text(severity), store_text(text)};
+    store_put(loop->settings.store, STORE_LOG, row, 3, 0, NULL);
+}
+
+/* "load to 3.30 GPa", "isobar at 3.30 GPa". */
+static void describe_step(const struct loop *loop, int step_index, char *ret_text, size_t size)
+{
+    const struct plan_step *step = &loop->settings.plan->steps[step_index];
+    snprintf(ret_text, size, "%s %s %.2f GPa", plan_kind_name(step->kind),
+             step->kind == PLAN_LOAD || step->kind == PLAN_UNLOAD ? "to" : "at", step->pressure_gpa_target);
+}
+
+/* The reasons in sentences, with the last words of the drivers they concern. */
+static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_text, size_t size)
+{
+    static const struct {
+        uint32_t bit;
+        enum event_kind kind;
+    } details[] = {
+        {HOLD_JOURNAL, EVENT_JOURNAL_FAILED},       {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST},
+        {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST},  {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
+        {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST},  {HOLD_SCAN, EVENT_SCAN_FAILED},
+    };
+    interlock_sentence(reasons, ret_text, (int32_t)size);
+    for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
+        const char *text = loop->last_text[details[i].kind];
+        size_t used = strlen(ret_text);
+        if ((reasons & details[i].bit) && text[0])
+            snprintf(ret_text + used, size - used, " (%s)", text);
+    }
+}
+
+/* ---- rows --------------------------------------------------------------------------------------------------------- */
+
+static void put(struct loop *loop, enum store_table table, const struct store_value *row, int n, int64_t durable)
+{
+    struct err err = {0};
+    if (store_put(loop->settings.store, table, row, n, durable, &err) && !loop->is_store_failure_told) {
+        loop->is_store_failure_told = true;
+        struct event event = inbox_event(EVENT_JOURNAL_FAILED, err.message);
+        inbox_post(loop->inbox, &event);
+    }
+}
+
+static void put_event(struct loop *loop, const struct event *event)
+{
+    const struct store_value row[] = {
+        store_integer(event->seq),      store_integer(event->pass),
+        store_integer(event->t_ns),     store_text(event_kind_name(event->kind)),
+        store_real(event->value[0]),    event->text[0] ? store_text(event->text) : store_null(),
+        store_blob(event, sizeof *event),
+    };
+    put(loop, STORE_EVENT, row, 7, 0);
+}
+
+static void put_decision(struct loop *loop, int ordinal, const struct action *action)
+{
+    const struct store_value row[] = {
+        store_integer(loop->seq),
+        store_integer(ordinal),
+        store_text(action_kind_name(action->kind)),
+        store_real(action->value[0]),
+        action->kind == ACTION_JOURNAL ? store_text(intent_kind_name((int32_t)action->integer[1])) : store_null(),
+        store_blob(action, sizeof *action),
+    };
+    put(loop, STORE_DECISION, row, 6, 0);
+}
+
+static void put_scan(struct loop *loop, const struct event *event, const char *state)
+{
+    const struct plan_step *step = &loop->settings.plan->steps[loop->core.step_index];
+    const struct store_value row[] = {
+        store_integer(event->integer[0]),
+        store_integer(event->integer[1]),
+        store_integer(loop->core.step_index),
+        store_integer(loop->scan_started_ns),
+        store_integer(event->now_ns),
+        store_integer(step->n_frames),
+        store_real(step->frame_time_s),
+        store_text(event->kind == EVENT_SCAN_COMPLETE ? event->text : ""),
+        store_text(state),
+        event->kind == EVENT_SCAN_COMPLETE ? store_null() : store_text(event->text),
+    };
+    put(loop, STORE_SCAN, row, 10, 0);
+}
+
+static void put_run(struct loop *loop)
+{
+    const struct loop_settings *settings = &loop->settings;
+    char hash[32];
+    snprintf(hash, sizeof hash, "%016" PRIx64, settings->plan->hash);
+    const struct store_value row[] = {
+        store_integer(1),
+        store_text(loop->run_uid),
+        store_text(settings->sequence_name),
+        store_integer(loop->now_ns),
+        store_integer(clock_utc_ns(settings->clock, loop->now_ns) - loop->now_ns),
+        store_text(settings->beamline->clock),
+        store_text(hash),
+        store_text(settings->plan->source),
+        store_text(settings->beamline->source),
+        store_text(settings->plan->cell.name),
+        store_blob(&loop->core.settings, sizeof loop->core.settings),
+        store_text(VERSION),
+    };
+    put(loop, STORE_RUN, row, 12, 0);
+    for (int i = 0; i < settings->plan->n_steps; i++) {
+        const struct plan_step *step = &settings->plan->steps[i];
+        const struct store_value step_row[] = {
+            store_integer(i),
+            store_text(plan_kind_name(step->kind)),
+            store_real(step->pressure_gpa_target),
+            store_real(step->rate_bar_per_min),
+            store_real(step->duration_s),
+            store_integer(step->n_scans),
+            store_integer(step->n_frames),
+            store_real(step->frame_time_s),
+            store_real(step->drift_gpa_max),
+        };
+        put(loop, STORE_STEP, step_row, 9, 0);
+    }
+}
+
+/* ---- actions ------------------------------------------------------------------------------------------------------ */
+
+static void execute_journal(struct loop *loop, const struct action *action)
+{
+    loop->intent_number = action->integer[0];
+    const struct store_value row[] = {
+        store_integer(action->integer[0]),
+        store_integer(loop->now_ns),
+        store_integer(loop->core.step_index),
+        store_text(intent_kind_name((int32_t)action->integer[1])),
+        store_real(action->value[0]),
+        store_null(),
+    };
+    put(loop, STORE_INTENT, row, 6, action->integer[0]);
+}
+
+static void execute_phase(struct loop *loop, const struct action *action)
+{
+    char step[64];
+    int step_index = (int)action->integer[0];
+    enum core_phase phase = (enum core_phase)action->integer[1];
+    const char *name = phase == CORE_LOADING && action->value[0] != 0.0
+                           ? loading_state_name((enum loading_state)action->value[0])
+                           : core_phase_name(phase);
+    const struct store_value row[] = {store_integer(loop->now_ns), store_integer(step_index), store_text(name)};
+    put(loop, STORE_PHASE, row, 3, 0);
+    if (phase == CORE_JOURNAL)
+        loop->step_started_ns = loop->now_ns;
+    if (phase == CORE_JOURNAL || phase == CORE_FINISHED)
+        return;
+    describe_step(loop, step_index, step, sizeof step);
+    say(loop, "info", "step %d of %d, %s: %s", step_index + 1, loop->settings.plan->n_steps, step, name);
+}
+
+static void execute_isobar_done(struct loop *loop, const struct action *action)
+{
+    int step_index = (int)action->integer[0];
+    const struct plan_step *step = &loop->settings.plan->steps[step_index];
+    const struct store_value row[] = {
+        store_integer(step_index),        store_integer(action->integer[1]), store_integer(loop->now_ns),
+        store_real(step->pressure_gpa_target), store_real(action->value[0]), store_real(action->value[1]),
+        store_real(action->value[2]),     store_real(step->drift_gpa_max),
+    };
+    put(loop, STORE_ISOBAR, row, 8, 0);
+    say(loop, fabs(action->value[2]) <= step->drift_gpa_max ? "info" : "warning",
+        "isobar at %.2f GPa done: %.3f GPa at its start, %.3f GPa at its end, largest departure %+.3f GPa (limit %.2f)",
+        step->pressure_gpa_target, action->value[0], action->value[1], action->value[2], step->drift_gpa_max);
+}
+
+static void execute_hold(struct loop *loop, const struct action *action)
+{
+    uint32_t reasons = (uint32_t)action->integer[0];
+    char sentence[TEXT_MAX];
+    describe_hold(loop, reasons, sentence, sizeof sentence);
+    const struct store_value row[] = {store_integer(loop->now_ns), store_integer(reasons != 0), store_integer(reasons),
+                                      store_text(sentence)};
+    put(loop, STORE_HOLD, row, 4, 0);
+    pthread_mutex_lock(&loop->mutex);
+    loop->status.reasons = reasons;
+    loop->status.goes_on = action->integer[1] != 0;
+    snprintf(loop->status.sentence, sizeof loop->status.sentence, "%s", sentence);
+    pthread_mutex_unlock(&loop->mutex);
+    if (loop->core.phase == CORE_WAITING)
+        say(loop, "info", reasons ? "waiting: %s" : "all instruments answer%s", sentence);
+    else if (reasons)
+        say(loop, "warning", "%s: %s", action->integer[1] ? "the step goes on" : "hold", sentence);
+    else
+        say(loop, "info", "the reasons for holding are gone: going on");
+}
+
+static void execute_analyse(struct loop *loop, const struct action *action)
+{
+    struct err err = {0};
+    if (analyst_add(loop->analyst, action->integer[0], loop->scan_master_path, &err))
+        say(loop, "error", "%s", err.message);
+}
+
+static void execute(struct loop *loop, const struct action *action)
+{
+    switch ((enum action_kind)action->kind) {
+    case ACTION_JOURNAL:
+        execute_journal(loop, action);
+        break;
+    case ACTION_SETPOINT:
+        membrane_link_setpoint(loop->membrane, action->value[0]);
+        break;
+    case ACTION_SLEW:
+        membrane_link_slew(loop->membrane, action->value[0]);
+        break;
+    case ACTION_CADENCE:
+        loop->context.cadence_s = action->value[0];
+        break;
+    case ACTION_SCAN_START:
+        say(loop, "info", "scan %" PRId64 " attempt %" PRId64 ": %.0f frames of %g s", action->integer[0],
+            action->integer[1], action->value[0], action->value[1]);
+        detector_link_scan(loop->detector, &(struct detector_link_scan){.scan_number = action->integer[0],
+                                                                        .attempt = action->integer[1],
+                                                                        .n_frames = (int)action->value[0],
+                                                                        .frame_time_s = action->value[1]});
+        break;
+    case ACTION_SCAN_ABORT:
+        detector_link_abort(loop->detector);
+        break;
+    case ACTION_ANALYSE:
+        execute_analyse(loop, action);
+        break;
+    case ACTION_PHASE:
+        execute_phase(loop, action);
+        break;
+    case ACTION_ISOBAR_DONE:
+        execute_isobar_done(loop, action);
+        break;
+    case ACTION_HOLD:
+        execute_hold(loop, action);
+        break;
+    case ACTION_PACE:
+        loop->pace_wanted = action->value[0];
+        break;
+    case ACTION_FINISHED:
+        loop->finished = (int)action->integer[0];
+        break;
+    case ACTION_KIND_COUNT:
+        break;
+    }
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------- */
+
+/* What the loop itself keeps of an event: for words, rows and the pace; never for decisions. */
+static void note(struct loop *loop, const struct event *event)
+{
+    struct status *status = &loop->status;
+    if (event->text[0])
+        snprintf(loop->last_text[event->kind], EVENT_TEXT_MAX, "%s", event->text);
+    pthread_mutex_lock(&loop->mutex);
+    switch ((enum event_kind)event->kind) {
+    case EVENT_MEMBRANE:
+        loop->membrane_ns_last = event->t_ns;
+        status->membrane_bar = event->value[0];
+        break;
+    case EVENT_RUBY:
+        status->pressure_gpa = event->value[0];
+        status->pressure_gpa_sigma = event->value[1];
+        loop->ruby_ns_last = event->t_ns;
+        break;
+    case EVENT_RUBY_REJECTED:
+        loop->ruby_ns_last = event->t_ns;
+        break;
+    case EVENT_MEMBRANE_LOST:
+    case EVENT_MEMBRANE_FOUND:
+        loop->membrane_up = event->kind == EVENT_MEMBRANE_FOUND;
+        loop->membrane_ns_last = event->t_ns;
+        break;
+    case EVENT_SPECTROMETER_LOST:
+    case EVENT_SPECTROMETER_FOUND:
+        loop->ruby_up = event->kind == EVENT_SPECTROMETER_FOUND;
+        loop->ruby_ns_last = event->t_ns;
+        break;
+    case EVENT_DETECTOR_LOST:
+    case EVENT_DETECTOR_FOUND:
+        loop->detector_up = event->kind == EVENT_DETECTOR_FOUND;
+        break;
+    case EVENT_BEAM:
+        status->ring_current_ma = event->value[0];
+        break;
+    case EVENT_SCAN_STARTED:
+        loop->scan_started_ns = event->t_ns;
+        status->scan_number = event->integer[0];
+        status->scan_attempt = event->integer[1];
+        status->scan_frames = 0.0;
+        break;
+    case EVENT_SCAN_PROGRESS:
+        status->scan_frames = event->value[0];
+        break;
+    case EVENT_SCAN_COMPLETE:
+        snprintf(loop->scan_master_path, sizeof loop->scan_master_path, "%s", event->text);
+        status->scan_number = 0;
+        break;
+    case EVENT_SCAN_FAILED:
+        status->scan_number = 0;
+        break;
+    case EVENT_RESULT:
+        status->result_scan_number = event->integer[0];
+        status->tau_s = event->value[0];
+        status->beta = event->value[1];
+        break;
+    default:
+        break;
+    }
+    pthread_mutex_unlock(&loop->mutex);
+}
+
+static void tell(struct loop *loop, const struct event *event)
+{
+    if (event->kind == EVENT_SCAN_COMPLETE) {
+        put_scan(loop, event, "complete");
+        say(loop, "info", "scan %" PRId64 " complete: %s", event->integer[0], event->text);
+    } else if (event->kind == EVENT_SCAN_FAILED) {
+        put_scan(loop, event, "failed");
+        say(loop, "warning", "scan %" PRId64 " attempt %" PRId64 " failed: %s", event->integer[0], event->integer[1],
+            event->text);
+    } else if (event->kind == EVENT_RESULT && event->integer[1]) {
+        say(loop, "info", "scan %" PRId64 ": tau %.1f s, beta %.2f, contrast %.4f (|F|^2 = exp(-2 (t/tau)^beta))",
+            event->integer[0], event->value[0], event->value[1], event->value[2]);
+    } else if (event->kind == EVENT_RESULT) {
+        say(loop, "warning", "scan %" PRId64 " not fitted: %s", event->integer[0], event->text);
+    } else if (event->kind == EVENT_COMMAND) {
+        static const char *const names[] = {"", "hold", "resume", "stop"};
+        say(loop, "info", "operator: %s", names[event->integer[0]]);
+    }
+}
+
+static void handle(struct loop *loop, struct event *event)
+{
+    struct core_actions actions;
+    event->seq = ++loop->seq;
+    event->pass = loop->pass;
+    event->now_ns = loop->now_ns;
+    loop->event_ns_last = loop->now_ns;
+    note(loop, event);
+    put_event(loop, event);
+    tell(loop, event);
+    core_step(&loop->core, event, &actions);
+    for (int i = 0; i < actions.n; i++) {
+        put_decision(loop, i, &actions.list[i]);
+        execute(loop, &actions.list[i]);
+    }
+}
+
+/* Events of the loop's own: the journal's progress and the tick. */
+static void handle_own(struct loop *loop)
+{
+    struct err err = {0};
+    int64_t durable_number = store_durable_number(loop->settings.store);
+    if (durable_number > loop->durable_number) {
+        loop->durable_number = durable_number;
+        struct event event = inbox_event(EVENT_DURABLE, NULL);
+        event.integer[0] = durable_number;
+        event.t_ns = loop->now_ns;
+        handle(loop, &event);
+    }
+    if (!loop->is_store_failure_told && store_failure(loop->settings.store, &err)) {
+        loop->is_store_failure_told = true;
+        struct event event = inbox_event(EVENT_JOURNAL_FAILED, err.message);
+        event.t_ns = loop->now_ns;
+        handle(loop, &event);
+    }
+    if (s_from_ns(loop->now_ns - loop->event_ns_last) > 0.4 * loop->context.cadence_s) {
+        struct event event = inbox_event(EVENT_TICK, NULL);
+        event.t_ns = loop->now_ns;
+        handle(loop, &event);
+    }
+}
+
+/* ---- pace and status ---------------------------------------------------------------------------------------------- */
+
+/* As fast as the phase can do with; at 1 while a link is down, a reading is late or a commit is pending. */
+static void request_pace(struct loop *loop)
+{
+    double cadence_s = loop->context.cadence_s;
+    bool is_late = s_from_ns(loop->now_ns - loop->membrane_ns_last) > cadence_s ||
+                   s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s;
+    bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->core.settings.needs_detector && !loop->detector_up);
+    bool is_pending = loop->durable_number < loop->intent_number;
+    clock_request_pace(loop->settings.clock, "control", is_late || is_down || is_pending ? 1.0 : loop->pace_wanted);
+}
+
+static void update_status(struct loop *loop)
+{
+    int64_t wall_ns = clock_wall_ns();
+    if (wall_ns - loop->status_wall_ns < STATUS_EVERY_NS)
+        return;
+    loop->status_wall_ns = wall_ns;
+    pthread_mutex_lock(&loop->mutex);
+    loop->status.now_ns = loop->now_ns;
+    loop->status.phase = loop->core.phase;
+    loop->status.step_index = loop->core.step_index;
+    loop->status.loading_state = loop->core.loading.state;
+    loop->status.speed = clock_speed(loop->settings.clock);
+    pthread_mutex_unlock(&loop->mutex);
+}
+
+/* Experiment time still to go: the rest of this step and all later ones. */
+static void estimate_rest(const struct loop *loop, const struct status *status, double *ret_s_min, double *ret_s_max)
+{
+    const struct plan *plan = loop->settings.plan;
+    double in_step_s = s_from_ns(status->now_ns - loop->step_started_ns);
+    *ret_s_min = *ret_s_max = 0.0;
+    for (int i = status->step_index; i < plan->n_steps && status->phase != CORE_FINISHED; i++) {
+        double s_min, s_max;
+        plan_estimate_step(plan, i, &s_min, &s_max);
+        double done_s = i == status->step_index ? in_step_s : 0.0;
+        *ret_s_min += fmax(0.0, s_min - done_s);
+        *ret_s_max += fmax(0.0, s_max - done_s);
+    }
+}
+
+static void format_duration(double s, char *ret_text, size_t size)
+{
+    int minutes = (int)(s / 60.0 + 0.5);
+    snprintf(ret_text, size, "%d:%02d h", minutes / 60, minutes % 60);
+}
+
+static void format_status(const struct loop *loop, const struct status *status, char *ret_text, size_t size)
+{
+    char step[64], scan[64] = "", rest[32], done[32], wall[48] = "";
+    double s_min, s_max;
+    describe_step(loop, status->step_index, step, sizeof step);
+    estimate_rest(loop, status, &s_min, &s_max);
+    double done_s = s_from_ns(status->now_ns - loop->started_ns);
+    format_duration(done_s, done, sizeof done);
+    format_duration((s_min + s_max) / 2.0, rest, sizeof rest);
+    if (status->scan_number)
+        snprintf(scan, sizeof scan, ", scan %" PRId64 ": %.0f frames", status->scan_number, status->scan_frames);
+    double wall_s = s_from_ns(clock_wall_ns() - loop->started_wall_ns);
+    if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
+        snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
+                 status->speed);
+    snprintf(ret_text, size, "[%d/%d %s: %s] %.3f GPa, membrane %.1f bar%s; %s done, %s to go%s%s%s",
+             status->step_index + 1, loop->settings.plan->n_steps, step,
+             status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase),
+             status->pressure_gpa, status->membrane_bar, scan, done, rest, wall,
+             !status->reasons ? "" : status->goes_on ? "; NOTE: " : "; HOLD: ", status->sentence);
+}
+
+static void format_json(const struct loop *loop, const struct status *status, char *ret_json, size_t size)
+{
+    double s_min, s_max;
+    estimate_rest(loop, status, &s_min, &s_max);
+    snprintf(ret_json, size,
+             "{\"phase\":\"%s\",\"step_index\":%d,\"n_steps\":%d,\"loading_state\":\"%s\",\"pressure_gpa\":%.4f,"
+             "\"pressure_gpa_sigma\":%.4f,\"membrane_bar\":%.3f,\"scan_number\":%" PRId64 ",\"scan_frames\":%.0f,"
+             "\"hold_reasons\":%u,\"goes_on\":%s,\"speed\":%.1f,\"remaining_s_min\":%.0f,\"remaining_s_max\":%.0f,"
+             "\"simulated\":%s}",
+             core_phase_name(status->phase), status->step_index, loop->settings.plan->n_steps,
+             loading_state_name(status->loading_state), status->pressure_gpa, status->pressure_gpa_sigma,
+             status->membrane_bar, status->scan_number, status->scan_frames, status->reasons,
+             status->goes_on ? "true" : "false", status->speed, s_min, s_max,
+             clock_is_real(loop->settings.clock) ? "false" : "true");
+}
+
+void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_json, size_t json_size)
+{
+    pthread_mutex_lock(&loop->mutex);
+    struct status status = loop->status;
+    pthread_mutex_unlock(&loop->mutex);
+    format_status(loop, &status, ret_text, text_size);
+    format_json(loop, &status, ret_json, json_size);
+}
+
+void loop_command(struct loop *loop, enum event_command command)
+{
+    struct event event = inbox_event(EVENT_COMMAND, NULL);
+    event.integer[0] = command;
+    inbox_post(loop->inbox, &event);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
+void loop_core_settings(const struct plan *plan, const struct beamline *beamline, struct core_settings *ret_settings)
+{
+    memset(ret_settings, 0, sizeof *ret_settings);
+    double membrane_bar_max = fmin(plan->cell.membrane_bar_max, beamline->membrane.membrane_bar_max);
+    struct loading_settings *loading = &ret_settings->loading;
+    loading->membrane_bar_max = membrane_bar_max;
+    loading->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    loading->leash_bar = 0.5;
+    loading->back_off_bar_per_s = fmin(6.0, beamline->membrane.slew_bar_per_min_max) / 60.0;
+    loading->probe_bar_per_s = loading->back_off_bar_per_s / 3.0;
+    loading->compliance_bar_s_per_gpa = 9000.0; /* 900 s of creep at 10 bar per GPa: until a cell is known */
+    loading->edge_bar_per_gpa = 11.0;
+    loading->half_width_bar = 5.0;
+    loading->creep_s_max = 1800.0;
+    loading->taper_s = 300.0;
+    loading->stop_gpa = 0.0;
+    loading->drop_gpa = 0.01;
+    loading->watch_s = 480.0;
+    struct interlock_settings *interlock = &ret_settings->interlock;
+    interlock->membrane_stale_s = 20.0;
+    interlock->ruby_stale_s = 60.0;
+    interlock->ruby_rejected_max = 5;
+    interlock->beam_stale_s = 60.0;
+    interlock->current_ma_min = beamline->ring.current_ma_min;
+    interlock->current_ma_resume = 1.2 * beamline->ring.current_ma_min;
+    interlock->beam_settle_s = 10.0;
+    interlock->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    ret_settings->slew_bar_per_min_max = beamline->membrane.slew_bar_per_min_max;
+    ret_settings->n_steps = plan->n_steps;
+    for (int i = 0; i < plan->n_steps; i++) {
+        ret_settings->steps[i] = plan->steps[i];
+        ret_settings->needs_detector |= plan->steps[i].n_scans > 0;
+    }
+}
+
+static void make_uid(struct loop *loop)
+{
+    char utc[32];
+    time_t utc_s = (time_t)(clock_utc_ns(loop->settings.clock, loop->now_ns) / NS_PER_S);
+    struct tm broken;
+    gmtime_r(&utc_s, &broken);
+    strftime(utc, sizeof utc, "%Y%m%dT%H%M%S", &broken);
+    snprintf(loop->run_uid, sizeof loop->run_uid, "%s_%04x", utc, (unsigned)(clock_wall_ns() / 1000 % 65536));
+}
+
+int loop_start(struct loop **ret_loop, const struct loop_settings *settings, struct err *err)
+{
+    struct loop *loop = calloc(1, sizeof *loop);
+    struct core_settings *core_settings = calloc(1, sizeof *core_settings);
+    if (!loop || !core_settings)
+        return err_set(err, ERR_SYSTEM, "no memory for the control loop");
+    loop->settings = *settings;
+    loop->finished = -1;
+    loop->pace_wanted = 1.0;
+    pthread_mutex_init(&loop->mutex, NULL);
+    loop->now_ns = loop->started_ns = loop->step_started_ns = loop->event_ns_last = clock_now_ns(settings->clock);
+    loop->started_wall_ns = clock_wall_ns();
+    loop->status.now_ns = loop->now_ns;
+    make_uid(loop);
+    loop_core_settings(settings->plan, settings->beamline, core_settings);
+    core_init(&loop->core, core_settings);
+    free(core_settings);
+    loop->inbox = inbox_new(settings->clock);
+    loop->context.clock = settings->clock;
+    loop->context.inbox = loop->inbox;
+    loop->context.cadence_s = CADENCE_S_FIRST;
+    put_run(loop);
+    loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
+    loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
+    loop->detector = detector_link_start(settings->beamline, loop->run_uid, &loop->context);
+    loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
+    *ret_loop = loop;
+    return 0;
+}
+
+static int check_clock(const struct loop *loop, struct err *err)
+{
+    if (clock_is_alive(loop->settings.clock))
+        return 0;
+    return err_set(err, ERR_STATE,
+                   "the experiment clock %s has no keeper: time stands still; the membrane keeps its set point; start "
+                   "the simulator again and then a new rehearsal",
+                   loop->settings.beamline->clock);
+}
+
+int loop_run(struct loop *loop, struct err *err)
+{
+    struct event event;
+    while (loop->finished < 0 || !analyst_is_idle(loop->analyst)) {
+        bool has_event = inbox_take(loop->inbox, &event, PASS_MS_MAX);
+        int code = check_clock(loop, err);
+        if (code)
+            return code;
+        int64_t now_ns = clock_now_ns(loop->settings.clock);
+        loop->now_ns = now_ns > loop->now_ns ? now_ns : loop->now_ns;
+        loop->pass++;
+        for (int n = 0; has_event && n < EVENTS_PER_PASS_MAX; n++) {
+            handle(loop, &event);
+            has_event = n + 1 < EVENTS_PER_PASS_MAX && inbox_take(loop->inbox, &event, 0);
+        }
+        handle_own(loop);
+        request_pace(loop);
+        update_status(loop);
+    }
+    while (inbox_take(loop->inbox, &event, 0))
+        handle(loop, &event);
+    const char *status = loop->finished ? "stopped" : "complete";
+    say(loop, "info", "run %s: %s", loop->run_uid, status);
+    const struct store_value row[] = {store_integer(loop->now_ns), store_text(status)};
+    put(loop, STORE_RUN_END, row, 2, 0);
+    return loop->finished;
+}
+
+void loop_free(struct loop *loop)
+{
+    loop->context.is_ended = true;
+    membrane_link_join(loop->membrane);
+    ruby_link_join(loop->ruby);
+    detector_link_join(loop->detector);
+    analyst_join(loop->analyst);
+    if (inbox_dropped(loop->inbox))
+        fprintf(stderr, "isobard: %" PRId64 " events dropped: the inbox was full\n", inbox_dropped(loop->inbox));
+    inbox_free(loop->inbox);
+    pthread_mutex_destroy(&loop->mutex);
+    free(loop);
+}

@@ -1,0 +1,43 @@
+/*
+ * The control loop of one run: sample the clock once -> drain the inbox -> core_step for each event -> execute the
+ * actions. Owns the core, the instrument threads and the analyst; records every event and every decision.
+ */
+#ifndef CONTROLLER_LOOP_H
+#define CONTROLLER_LOOP_H
+
+#include "base/clock.h"
+#include "controller/core.h"
+#include "db/store.h"
+#include "sequences/beamline.h"
+#include "sequences/plan.h"
+
+struct loop;
+
+struct loop_settings {
+    const struct plan *plan;
+    const struct beamline *beamline;
+    struct clock *clock;
+    struct store *store;
+    const char *sequence_name;
+    const char *results_directory;
+};
+
+/* Settings of the core for this plan at this beamline. */
+void loop_core_settings(const struct plan *plan, const struct beamline *beamline, struct core_settings *ret_settings);
+
+/* Writes the run's rows and starts the instruments' threads. */
+int loop_start(struct loop **ret_loop, const struct loop_settings *settings, struct err *err);
+
+/* Runs until the plan is finished or stopped and the last analysis is in. Returns 0 (complete), 1 (stopped) or an
+ * error: ERR_STATE (the experiment clock has no keeper), ERR_DB (the database failed and stayed so). */
+int loop_run(struct loop *loop, struct err *err);
+
+/* An operator's command; any thread. */
+void loop_command(struct loop *loop, enum event_command command);
+
+/* One line for people, and the same as one JSON object; any thread. */
+void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_json, size_t json_size);
+
+void loop_free(struct loop *loop);
+
+#endif

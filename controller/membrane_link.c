@@ -1,0 +1,134 @@
+#include "controller/membrane_link.h"
+
+#include <assert.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "drivers/membrane.h"
+
+#define READS_PER_CADENCE 5.0
+#define WAIT_MS_MAX 50
+
+struct membrane_link {
+    struct beamline_membrane settings;
+    struct instrument_context *context;
+    struct store *store;
+    struct instrument *instrument;
+    struct membrane *membrane;
+    int64_t due_ns;
+    pthread_mutex_t mutex;
+    double setpoint_bar; /* NaN: nothing to write */
+    double slew_bar_per_min;
+    double slew_bar_per_min_last; /* programmed again after a loss: the device may have been replaced */
+};
+
+static double take(struct membrane_link *link, double *wanted)
+{
+    pthread_mutex_lock(&link->mutex);
+    double value = *wanted;
+    *wanted = NAN;
+    pthread_mutex_unlock(&link->mutex);
+    return value;
+}
+
+static void put(struct membrane_link *link, double *wanted, double value)
+{
+    pthread_mutex_lock(&link->mutex);
+    *wanted = value;
+    pthread_mutex_unlock(&link->mutex);
+}
+
+static int link_open(void *self, struct err *err)
+{
+    struct membrane_link *link = self;
+    take(link, &link->setpoint_bar); /* asked for before the loss: out of date */
+    if (!isnan(link->slew_bar_per_min_last))
+        put(link, &link->slew_bar_per_min, link->slew_bar_per_min_last);
+    return membrane_open(&link->membrane, link->settings.address, link->settings.unit_id, err);
+}
+
+static void link_close(void *self)
+{
+    struct membrane_link *link = self;
+    membrane_close(link->membrane);
+    link->membrane = NULL;
+}
+
+static int write_wanted(struct membrane_link *link, struct err *err)
+{
+    int code = 0;
+    double slew_bar_per_min = take(link, &link->slew_bar_per_min);
+    if (!isnan(slew_bar_per_min))
+        code = membrane_write_slew(link->membrane, slew_bar_per_min, err);
+    double setpoint_bar = code ? NAN : take(link, &link->setpoint_bar);
+    if (!isnan(setpoint_bar))
+        code = membrane_write_setpoint(link->membrane, setpoint_bar, err);
+    return code;
+}
+
+static int read_once(struct membrane_link *link, struct err *err)
+{
+    struct membrane_reading reading;
+    int code = membrane_read(link->membrane, &reading, err);
+    if (code)
+        return code;
+    struct event event = inbox_event(EVENT_MEMBRANE, NULL);
+    event.value[0] = reading.membrane_bar;
+    event.value[1] = reading.membrane_bar_setpoint;
+    event.value[2] = reading.capacity_bar;
+    inbox_post(link->context->inbox, &event);
+    const struct store_value row[] = {store_integer(clock_now_ns(link->context->clock)),
+                                      store_real(reading.membrane_bar), store_real(reading.membrane_bar_setpoint)};
+    store_put(link->store, STORE_MEMBRANE, row, 3, 0, NULL);
+    return 0;
+}
+
+static int link_work(void *self, struct err *err)
+{
+    struct membrane_link *link = self;
+    clock_sleep_until(link->context->clock, link->due_ns, WAIT_MS_MAX);
+    int64_t now_ns = clock_now_ns(link->context->clock);
+    int code = write_wanted(link, err);
+    if (code == 0 && now_ns >= link->due_ns) {
+        link->due_ns = now_ns + ns_from_s(link->context->cadence_s / READS_PER_CADENCE);
+        code = read_once(link, err);
+    }
+    return code;
+}
+
+struct membrane_link *membrane_link_start(const struct beamline_membrane *settings, struct instrument_context *context,
+                                          struct store *store)
+{
+    static const struct instrument_class class = {.name = "membrane",
+                                                  .lost = EVENT_MEMBRANE_LOST,
+                                                  .found = EVENT_MEMBRANE_FOUND,
+                                                  .open = link_open,
+                                                  .work = link_work,
+                                                  .close = link_close};
+    struct membrane_link *link = calloc(1, sizeof *link);
+    assert(link);
+    *link = (struct membrane_link){
+        .settings = *settings, .context = context, .store = store, .setpoint_bar = NAN, .slew_bar_per_min = NAN, .slew_bar_per_min_last = NAN};
+    pthread_mutex_init(&link->mutex, NULL);
+    instrument_start(&link->instrument, &class, link, context);
+    return link;
+}
+
+void membrane_link_setpoint(struct membrane_link *link, double membrane_bar_setpoint)
+{
+    put(link, &link->setpoint_bar, membrane_bar_setpoint);
+}
+
+void membrane_link_slew(struct membrane_link *link, double slew_bar_per_min)
+{
+    put(link, &link->slew_bar_per_min_last, slew_bar_per_min);
+    put(link, &link->slew_bar_per_min, slew_bar_per_min);
+}
+
+void membrane_link_join(struct membrane_link *link)
+{
+    instrument_join(link->instrument);
+    pthread_mutex_destroy(&link->mutex);
+    free(link);
+}

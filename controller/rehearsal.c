@@ -1,0 +1,268 @@
+#include "controller/rehearsal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "controller/command.h"
+#include "controller/verdict.h"
+
+#define PATH_MAX_BYTES 1024
+#define POLL_MS 200
+#define LINE_EVERY_S 10 /* of progress when the output is not a terminal */
+#define ANSWER_MAX 4096
+
+struct rehearsal {
+    char directory[PATH_MAX_BYTES]; /* absolute */
+    char programs[PATH_MAX_BYTES];  /* folder of isobard and isobar-sim */
+    pid_t simulator, daemon;
+    FILE *log;                      /* the daemon's, followed */
+    bool is_terminal;
+    int64_t shown_wall_ns;
+};
+
+static void path_in(const struct rehearsal *rehearsal, const char *name, char *ret_path, size_t size)
+{
+    snprintf(ret_path, size, "%s/%s", rehearsal->directory, name);
+}
+
+/* ---- the folder of artefacts -------------------------------------------------------------------------------------- */
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
+{
+    (void)status;
+    (void)type;
+    (void)where;
+    return remove(path);
+}
+
+/* Removes what an earlier rehearsal left, by name: nothing else that lies in the folder is touched. */
+static int clear_directory(const struct rehearsal *rehearsal, struct err *err)
+{
+    static const char *const names[] = {"night.db",    "night.db-wal", "night.db-shm", "night.db.lock", "night.db.sock",
+                                        "results",     "raw",          "truth.jsonl",  "isobard.log",   "sim.log",
+                                        "beamline.lua", "clock",       "world",        "servers"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[PATH_MAX_BYTES + 32];
+        path_in(rehearsal, names[i], path, sizeof path);
+        if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
+            return err_set(err, ERR_IO, "%s of an earlier rehearsal cannot be removed: %s", path, strerror(errno));
+    }
+    return 0;
+}
+
+static int make_directory(struct rehearsal *rehearsal, const char *directory, struct err *err)
+{
+    char path[PATH_MAX_BYTES];
+    snprintf(path, sizeof path, "%s", directory);
+    for (char *c = path + 1; *c; c++)
+        if (*c == '/') {
+            *c = '\0';
+            mkdir(path, 0777);
+            *c = '/';
+        }
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return err_set(err, ERR_IO, "%s cannot be made: %s", directory, strerror(errno));
+    if (!realpath(directory, rehearsal->directory))
+        return err_set(err, ERR_IO, "%s cannot be used: %s", directory, strerror(errno));
+    int code = clear_directory(rehearsal, err);
+    if (code)
+        return code;
+    snprintf(path, sizeof path, "%s/raw", directory);
+    return mkdir(path, 0777) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be made: %s", path, strerror(errno));
+}
+
+/* ---- processes ---------------------------------------------------------------------------------------------------- */
+
+static void redirect(const struct rehearsal *rehearsal, const char *name, int fd)
+{
+    char path[PATH_MAX_BYTES + 32];
+    path_in(rehearsal, name, path, sizeof path);
+    int log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+    if (log >= 0) {
+        dup2(log, fd);
+        close(log);
+    }
+}
+
+/* Root reads every file unless it gives this up: with it gone, and from the bounding set too, mode 0200 holds. */
+static void drop_read_privilege(void)
+{
+    static const cap_value_t privileges[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH};
+    if (geteuid() != 0)
+        return;
+    for (int i = 0; i < 2; i++)
+        prctl(PR_CAPBSET_DROP, privileges[i]);
+    cap_t capabilities = cap_get_proc();
+    cap_set_flag(capabilities, CAP_EFFECTIVE, 2, privileges, CAP_CLEAR);
+    cap_set_flag(capabilities, CAP_PERMITTED, 2, privileges, CAP_CLEAR);
+    cap_set_flag(capabilities, CAP_INHERITABLE, 2, privileges, CAP_CLEAR);
+    cap_set_proc(capabilities);
+    cap_free(capabilities);
+}
+
+static int start_simulator(struct rehearsal *rehearsal, uint64_t seed, struct err *err)
+{
+    int ends[2];
+    char program[PATH_MAX_BYTES + 32], number[32], answer[16] = "";
+    snprintf(program, sizeof program, "%s/isobar-sim", rehearsal->programs);
+    snprintf(number, sizeof number, "%" PRIu64, seed);
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return err_set(err, ERR_SYSTEM, "no pipe for the simulator: %s", strerror(errno));
+    rehearsal->simulator = fork();
+    if (rehearsal->simulator == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        setpgid(0, 0); /* an interrupt at the terminal ends the daemon first */
+        dup2(ends[1], STDOUT_FILENO);
+        redirect(rehearsal, "sim.log", STDERR_FILENO);
+        execl(program, "isobar-sim", "beamline", "--dir", rehearsal->directory, "--seed", number, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    ssize_t n = read(ends[0], answer, sizeof answer - 1); /* it says "ready", or ends */
+    close(ends[0]);
+    if (n > 0 && strncmp(answer, "ready", 5) == 0)
+        return 0;
+    return err_set(err, ERR_SYSTEM, "the simulator did not start; see %s/sim.log", rehearsal->directory);
+}
+
+static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, struct err *err)
+{
+    char program[PATH_MAX_BYTES + 32], beamline[PATH_MAX_BYTES + 32], db[PATH_MAX_BYTES + 32],
+        results[PATH_MAX_BYTES + 32], log[PATH_MAX_BYTES + 32];
+    snprintf(program, sizeof program, "%s/isobard", rehearsal->programs);
+    path_in(rehearsal, "beamline.lua", beamline, sizeof beamline);
+    path_in(rehearsal, "night.db", db, sizeof db);
+    path_in(rehearsal, "results", results, sizeof results);
+    path_in(rehearsal, "isobard.log", log, sizeof log);
+    close(open(log, O_WRONLY | O_CREAT, 0666));
+    rehearsal->log = fopen(log, "re");
+    rehearsal->daemon = fork();
+    if (rehearsal->daemon == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        redirect(rehearsal, "isobard.log", STDOUT_FILENO);
+        redirect(rehearsal, "isobard.log", STDERR_FILENO);
+        drop_read_privilege();
+        execl(program, "isobard", "--sequence", sequence_path, "--beamline", beamline, "--db", db, "--results", results,
+              (char *)NULL);
+        _exit(127);
+    }
+    return rehearsal->daemon > 0 ? 0 : err_set(err, ERR_SYSTEM, "isobard cannot be started: %s", strerror(errno));
+}
+
+/* ---- what the newcomer sees --------------------------------------------------------------------------------------- */
+
+static void show_log(struct rehearsal *rehearsal)
+{
+    char line[2048];
+    while (rehearsal->log && fgets(line, sizeof line, rehearsal->log))
+        printf("%s%s", rehearsal->is_terminal ? "\r\033[K" : "", line);
+    if (rehearsal->log)
+        clearerr(rehearsal->log);
+}
+
+static void show_progress(struct rehearsal *rehearsal)
+{
+    char socket_path[PATH_MAX_BYTES + 32], answer[ANSWER_MAX];
+    int64_t wall_ns = clock_wall_ns();
+    if (!rehearsal->is_terminal && wall_ns - rehearsal->shown_wall_ns < LINE_EVERY_S * NS_PER_S)
+        return;
+    path_in(rehearsal, "night.db.sock", socket_path, sizeof socket_path);
+    if (command_ask(socket_path, "status", answer, sizeof answer, NULL))
+        return;
+    rehearsal->shown_wall_ns = wall_ns;
+    printf(rehearsal->is_terminal ? "\r\033[K%s" : "%s\n", answer);
+}
+
+/* Follows the daemon to its end; its exit status. */
+static int follow(struct rehearsal *rehearsal)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(rehearsal->daemon, &status, WNOHANG)) == 0 || (pid < 0 && errno == EINTR)) {
+        show_log(rehearsal);
+        show_progress(rehearsal);
+        fflush(stdout);
+        usleep(POLL_MS * 1000);
+    }
+    show_log(rehearsal);
+    if (rehearsal->is_terminal)
+        printf("\r\033[K");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void stop_simulator(const struct rehearsal *rehearsal)
+{
+    if (rehearsal->simulator <= 0)
+        return;
+    kill(rehearsal->simulator, SIGTERM);
+    while (waitpid(rehearsal->simulator, NULL, 0) < 0 && errno == EINTR)
+        continue;
+}
+
+static void find_programs(struct rehearsal *rehearsal)
+{
+    ssize_t n = readlink("/proc/self/exe", rehearsal->programs, sizeof rehearsal->programs - 1);
+    rehearsal->programs[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(rehearsal->programs, '/');
+    if (slash)
+        *slash = '\0';
+}
+
+static int judge(const struct rehearsal *rehearsal, int daemon_status, struct err *err)
+{
+    char db[PATH_MAX_BYTES + 32], truth[PATH_MAX_BYTES + 32];
+    struct verdict verdict;
+    path_in(rehearsal, "night.db", db, sizeof db);
+    path_in(rehearsal, "truth.jsonl", truth, sizeof truth);
+    chmod(truth, 0444);
+    int code = verdict_print(db, truth, &verdict, err);
+    if (code)
+        return code;
+    printf("  %s: night.db, results/, truth.jsonl, isobard.log\n", rehearsal->directory);
+    bool is_passed = daemon_status == 0 && verdict.n_passed == verdict.n_checks;
+    if (is_passed)
+        printf("rehearsal: passed %d of %d checks\n", verdict.n_passed, verdict.n_checks);
+    else
+        printf("rehearsal: failed %d of %d checks%s\n", verdict.n_checks - verdict.n_passed, verdict.n_checks,
+               daemon_status ? ", and isobard did not end well: see isobard.log" : "");
+    return is_passed ? 0 : 1;
+}
+
+int rehearsal_run(const struct rehearsal_settings *settings, struct err *err)
+{
+    struct rehearsal rehearsal = {.is_terminal = isatty(STDOUT_FILENO)};
+    find_programs(&rehearsal);
+    int code = make_directory(&rehearsal, settings->directory, err);
+    if (code)
+        return code;
+    printf("rehearsal of %s on simulated instruments, seed %" PRIu64 " (SEED=%" PRIu64 " repeats it)\n",
+           settings->sequence_path, settings->seed, settings->seed);
+    fflush(stdout);
+    code = start_simulator(&rehearsal, settings->seed, err);
+    if (code == 0)
+        code = start_daemon(&rehearsal, settings->sequence_path, err);
+    if (code == 0) {
+        signal(SIGINT, SIG_IGN); /* the daemon gets it too, leaves the cell safe and ends */
+        int daemon_status = follow(&rehearsal);
+        stop_simulator(&rehearsal);
+        code = judge(&rehearsal, daemon_status, err);
+    } else {
+        stop_simulator(&rehearsal);
+    }
+    if (rehearsal.log)
+        fclose(rehearsal.log);
+    return code;
+}

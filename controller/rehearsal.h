@@ -1,0 +1,24 @@
+/*
+ * The rehearsal: starts isobar-sim and isobard on it, shows the run while it goes, and afterwards, when the daemon has
+ * ended, holds what it recorded against the simulator's truth.
+ *
+ * While the daemon runs, truth.jsonl is write-only (mode 0200), and the daemon and all its children are started without
+ * the privilege that would let root read it all the same.
+ */
+#ifndef CONTROLLER_REHEARSAL_H
+#define CONTROLLER_REHEARSAL_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct rehearsal_settings {
+    const char *sequence_path;
+    const char *directory; /* artefacts: night.db, results/, raw/, truth.jsonl, isobard.log, sim.log */
+    uint64_t seed;
+};
+
+/* 0: passed; 1: failed (said on standard output); negative: could not be run. */
+int rehearsal_run(const struct rehearsal_settings *settings, struct err *err);
+
+#endif

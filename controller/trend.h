@@ -1,0 +1,42 @@
+/*
+ * The last ruby readings and the straight line through them: pure, fixed size.
+ *
+ * Least squares on time and pressure; the uncertainty of level and slope comes from the scatter of the readings
+ * themselves, or from their stated sigma where that is larger.
+ */
+#ifndef CONTROLLER_TREND_H
+#define CONTROLLER_TREND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TREND_MAX 128
+
+struct trend {
+    int32_t n; /* readings kept */
+    int32_t next;
+    int64_t t_ns[TREND_MAX];
+    double pressure_gpa[TREND_MAX];
+    double pressure_gpa_sigma[TREND_MAX];
+};
+
+struct trend_fit {
+    int32_t n;                    /* readings used */
+    double level_gpa;             /* at the instant asked for */
+    double level_gpa_sigma;
+    double slope_gpa_per_s;
+    double slope_gpa_per_s_sigma;
+    double mean_gpa;
+    double mean_gpa_sigma;
+};
+
+void trend_clear(struct trend *trend);
+void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma);
+
+/* The line through the readings no older than `window_s` before `now_ns`; false with fewer than four. */
+bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, struct trend_fit *ret_fit);
+
+/* Mean of the newest `n` readings; false with fewer. */
+bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, double *ret_sigma_gpa);
+
+#endif

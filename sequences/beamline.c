@@ -1,0 +1,242 @@
+#include "sequences/beamline.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sequences/record.h"
+#include "sequences/sandbox.h"
+
+enum section { IN_BEAMLINE, IN_MEMBRANE, IN_SPECTROMETER, IN_RUBY, IN_DETECTOR, IN_RING, SECTION_COUNT };
+
+static const char *const SECTIONS[SECTION_COUNT] = {"beamline", "membrane", "spectrometer", "ruby", "detector", "ring"};
+
+#define COUNT_OF(array) ((int)(sizeof(array) / sizeof(array)[0]))
+#define FIELD(key, unit, required, member, min, max)                                                                   \
+    RECORD_FIELD(#key, unit, required, struct beamline, member, min, max)
+#define WORD(key, required, member) FIELD(key, RECORD_WORD, required, member, 0, 0)
+/* Two spellings: with the unit in the value, `distance = "5 m"`, or in the key, `distance_m = 5`. */
+#define QUANTITY(key, unit, key_plain, required, member, min, max)                                                     \
+    FIELD(key, unit, required, member, min, max), FIELD(key_plain, RECORD_PLAIN, required, member, min, max)
+
+static const struct record_field BEAMLINE_FIELDS[] = {
+    WORD(name, true, name),
+    WORD(clock, false, clock),
+    WORD(ca_address, true, ca_address),
+};
+
+static const struct record_field MEMBRANE_FIELDS[] = {
+    WORD(driver, true, membrane.driver),
+    WORD(address, true, membrane.address),
+    FIELD(unit_id, RECORD_COUNT, false, membrane.unit_id, 1, 247), /* the unicast addresses of Modbus */
+    FIELD(membrane_bar_max, RECORD_PLAIN, true, membrane.membrane_bar_max, 1, 250),
+    FIELD(slew_bar_per_min_max, RECORD_PLAIN, true, membrane.slew_bar_per_min_max, 0.1, 100),
+};
+
+static const struct record_field SPECTROMETER_FIELDS[] = {
+    WORD(driver, true, spectrometer.driver),
+    WORD(address, true, spectrometer.address),
+    QUANTITY(exposure, RECORD_S, exposure_s, true, spectrometer.exposure_s, 0.001, 60),
+    FIELD(wavelength_nm_min, RECORD_PLAIN, false, spectrometer.wavelength_nm_min, 200, 1100),
+    FIELD(wavelength_nm_max, RECORD_PLAIN, false, spectrometer.wavelength_nm_max, 200, 1100),
+};
+
+/* R1 of any ruby at rest is near 694.2 nm; a number outside 690 to 698 is a slip of the pen. */
+static const struct record_field RUBY_FIELDS[] = {
+    WORD(scale, false, ruby.scale),
+    QUANTITY(lambda0, RECORD_NM, lambda0_nm, true, ruby.lambda0_nm, 690, 698),
+    FIELD(temperature_k_zero, RECORD_PLAIN, false, ruby.temperature_k_zero, 4, 1000),
+    QUANTITY(temperature, RECORD_K, temperature_k, false, ruby.temperature_k, 4, 1000),
+};
+
+static const struct record_field DETECTOR_FIELDS[] = {
+    WORD(driver, true, detector.driver),
+    WORD(prefix, true, detector.prefix),
+    WORD(file_path, true, detector.file_path),
+    QUANTITY(photon_energy, RECORD_EV, photon_energy_ev, true, detector.photon_energy_ev, 2000, 100000),
+    QUANTITY(distance, RECORD_M, distance_m, true, detector.distance_m, 0.05, 50),
+    FIELD(beam_center_x_px, RECORD_PLAIN, true, detector.beam_center_x_px, -100000, 100000),
+    FIELD(beam_center_y_px, RECORD_PLAIN, true, detector.beam_center_y_px, -100000, 100000),
+};
+
+static const struct record_field RING_FIELDS[] = {
+    WORD(current_pv, true, ring.current_pv),
+    QUANTITY(current_min, RECORD_MA, current_ma_min, true, ring.current_ma_min, 0, 1000),
+};
+
+static const struct {
+    const struct record_field *fields;
+    int n_fields;
+} FIELDS[SECTION_COUNT] = {
+    [IN_BEAMLINE] = {BEAMLINE_FIELDS, COUNT_OF(BEAMLINE_FIELDS)},
+    [IN_MEMBRANE] = {MEMBRANE_FIELDS, COUNT_OF(MEMBRANE_FIELDS)},
+    [IN_SPECTROMETER] = {SPECTROMETER_FIELDS, COUNT_OF(SPECTROMETER_FIELDS)},
+    [IN_RUBY] = {RUBY_FIELDS, COUNT_OF(RUBY_FIELDS)},
+    [IN_DETECTOR] = {DETECTOR_FIELDS, COUNT_OF(DETECTOR_FIELDS)},
+    [IN_RING] = {RING_FIELDS, COUNT_OF(RING_FIELDS)},
+};
+
+/* ---- addresses
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* Splits HOST, HOST:PORT or [HOST]:PORT; *ret_port is -1 without one. False when it is none of these. */
+static bool split_host(const char *text, char *ret_host, size_t size, int *ret_port)
+{
+    const char *host = text[0] == '[' ? text + 1 : text;
+    size_t n_host = strcspn(host, text[0] == '[' ? "]" : ":");
+    const char *rest = host + n_host;
+    if (text[0] == '[' && *rest++ != ']')
+        return false;
+    *ret_port = -1;
+    if (*rest == ':') {
+        size_t n_digits = strspn(rest + 1, "0123456789");
+        long port = strtol(rest + 1, NULL, 10);
+        if (n_digits < 1 || n_digits > 5 || rest[1 + n_digits] || port < 1 || port > 65535)
+            return false;
+        *ret_port = (int)port;
+    } else if (*rest) {
+        return false;
+    }
+    if (n_host == 0 || n_host >= size)
+        return false;
+    memcpy(ret_host, host, n_host);
+    ret_host[n_host] = '\0';
+    return true;
+}
+
+/* By its text alone: a name that has to be asked for elsewhere is not this machine. */
+static bool host_is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    if (inet_pton(AF_INET6, host, &v6) == 1)
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    return strcmp(host, "localhost") == 0;
+}
+
+/* "tcp:HOST:PORT" of a driver that there is. */
+static int check_device(const char *file, const char *section, const char *driver, const char *driver_known,
+                        const char *address, struct err *err)
+{
+    char host[96];
+    int port;
+    if (strcmp(driver, driver_known) != 0)
+        return err_set(err, ERR_CONFIG, "%s: %s: unknown driver \"%s\" (known: %s)", file, section, driver,
+                       driver_known);
+    if (address && (strncmp(address, "tcp:", 4) != 0 || !split_host(address + 4, host, sizeof host, &port) || port < 0))
+        return err_set(err, ERR_CONFIG, "%s: %s: address = \"%s\": expected tcp:HOST:PORT, like \"tcp:127.0.0.1:1502\"",
+                       file, section, address);
+    return 0;
+}
+
+static int refuse_fast_clock(const struct beamline *beamline, const char *file, const char *instrument,
+                             const char *address, struct err *err)
+{
+    return err_set(err, ERR_LIMIT,
+                   "%s: clock \"%s\" refused: it runs fast, and the %s at \"%s\" is not on this machine's loopback; "
+                   "use clock = \"real\"",
+                   file, beamline->clock, instrument, address);
+}
+
+/* A fast clock must never meet a real instrument. */
+static int check_clock(const struct beamline *beamline, const char *file, struct err *err)
+{
+    if (strcmp(beamline->clock, "real") == 0)
+        return 0;
+    const struct {
+        const char *instrument, *address;
+    } devices[] = {{"membrane controller", beamline->membrane.address},
+                   {"spectrometer", beamline->spectrometer.address}};
+    char host[96];
+    int port;
+    for (int i = 0; i < COUNT_OF(devices); i++)
+        if (!split_host(devices[i].address + 4, host, sizeof host, &port) || !host_is_loopback(host))
+            return refuse_fast_clock(beamline, file, devices[i].instrument, devices[i].address, err);
+    for (const char *word = beamline->ca_address; *(word += strspn(word, " ")); word += strcspn(word, " ")) {
+        char address[sizeof beamline->ca_address];
+        snprintf(address, sizeof address, "%.*s", (int)strcspn(word, " "), word);
+        if (!split_host(address, host, sizeof host, &port) || !host_is_loopback(host))
+            return refuse_fast_clock(beamline, file, "detector and ring (ca_address)", address, err);
+    }
+    return 0;
+}
+
+/* ---- the whole
+ * -------------------------------------------------------------------------------------------------------- */
+
+static int check_beamline(const struct beamline *beamline, const char *file, struct err *err)
+{
+    int code = check_device(file, "membrane", beamline->membrane.driver, "bronkhorst", beamline->membrane.address, err);
+    if (code == 0)
+        code = check_device(file, "spectrometer", beamline->spectrometer.driver, "ocean-optics",
+                            beamline->spectrometer.address, err);
+    if (code == 0)
+        code = check_device(file, "detector", beamline->detector.driver, "adeiger", NULL, err);
+    if (code < 0)
+        return code;
+    if (strcmp(beamline->ruby.scale, "ruby2020") != 0 && strcmp(beamline->ruby.scale, "mao1986") != 0)
+        return err_set(err, ERR_CONFIG, "%s: ruby: unknown scale \"%s\" (known: ruby2020, mao1986)", file,
+                       beamline->ruby.scale);
+    if (!(beamline->spectrometer.wavelength_nm_min < beamline->spectrometer.wavelength_nm_max))
+        return err_set(err, ERR_CONFIG, "%s: spectrometer: wavelength_nm_min %g is not below wavelength_nm_max %g",
+                       file, beamline->spectrometer.wavelength_nm_min, beamline->spectrometer.wavelength_nm_max);
+    if (beamline->ca_address[strspn(beamline->ca_address, " ")] == '\0')
+        return err_set(err, ERR_CONFIG, "%s: beamline: ca_address is empty; expected like \"127.0.0.1:5064\"", file);
+    return check_clock(beamline, file, err);
+}
+
+static int build(struct beamline *beamline, const struct record_list *list, struct err *err)
+{
+    bool have[SECTION_COUNT] = {false};
+    for (int32_t i = 0; i < list->n_items; i++) {
+        if (list->items[i].type != RECORD_CALL)
+            continue;
+        int section = 0;
+        while (section < SECTION_COUNT && strcmp(SECTIONS[section], list->items[i].key) != 0)
+            section++;
+        if (section == SECTION_COUNT || have[section])
+            return record_refuse(list, i, ERR_CONFIG, err, "given twice; one beamline has one of each");
+        int code = record_read(list, i, FIELDS[section].fields, FIELDS[section].n_fields, beamline, err);
+        if (code < 0)
+            return code;
+        have[section] = true;
+    }
+    for (int section = 0; section < SECTION_COUNT; section++)
+        if (!have[section])
+            return err_set(err, ERR_CONFIG, "%s: missing section %s { ... }", list->file, SECTIONS[section]);
+    if (beamline->ruby.temperature_k == 0) /* not given: its least value is above zero */
+        beamline->ruby.temperature_k = beamline->ruby.temperature_k_zero;
+    return check_beamline(beamline, list->file, err);
+}
+
+int beamline_load(struct beamline *ret_beamline, const char *path, struct err *err)
+{
+    static const struct sandbox_rules RULES = {.what = "beamline file",
+                                               .constructors = SECTIONS,
+                                               .n_constructors = SECTION_COUNT,
+                                               .n_calls_max = 2 * SECTION_COUNT};
+    static const struct beamline DEFAULTS = {
+        .clock = "real",
+        .membrane.unit_id = 1,
+        .spectrometer = {.wavelength_nm_min = 690, .wavelength_nm_max = 705},
+        .ruby = {.scale = "ruby2020", .temperature_k_zero = 296},
+    };
+    struct beamline *beamline = malloc(sizeof *beamline);
+    struct record_list *list = NULL;
+    if (!beamline)
+        return err_set(err, ERR_SYSTEM, "no memory for the beamline of %s", path);
+    *beamline = DEFAULTS;
+    int code = sandbox_read_file(beamline->source, sizeof beamline->source, path, err);
+    if (code == 0)
+        code = sandbox_evaluate(&list, beamline->source, path, &RULES, err);
+    if (code == 0)
+        code = build(beamline, list, err);
+    if (code == 0)
+        *ret_beamline = *beamline;
+    free(list);
+    free(beamline);
+    return code;
+}

@@ -1,0 +1,356 @@
+/*
+ * isobar-sim: the simulated beamline on the real wires.
+ *
+ *   isobar-sim beamline --dir DIR --seed N     everything: the world in this process, one child per wire, DIR/beamline.lua
+ *   isobar-sim world --dir DIR --seed N        the world only: clock, physics, truth
+ *   isobar-sim membrane --dir DIR --port N     one wire each, of the world in DIR
+ *   isobar-sim spectrometer --dir DIR --port N
+ *   isobar-sim ioc --dir DIR --port N
+ *
+ * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "sim/glass.h"
+#include "sim/ioc.h"
+#include "sim/membrane_server.h"
+#include "sim/plant.h"
+#include "sim/spectrometer_server.h"
+#include "sim/world.h"
+
+#define STEP_NS (NS_PER_S / 2)
+#define TRUTH_EVERY_STEPS 20
+#define PRESSURE_GPA_PRELOADED 0.1
+#define SPEED_MAX 2000.0
+#define RESTART_NS (3 * NS_PER_S)
+#define PREFIX "ISB:cam1:"
+#define RING_PV "ISB:RING:Current"
+
+enum wire { WIRE_MEMBRANE, WIRE_SPECTROMETER, WIRE_IOC, WIRE_COUNT };
+
+static const char *const wire_names[WIRE_COUNT] = {"membrane", "spectrometer", "ioc"};
+
+struct options {
+    const char *directory;
+    uint64_t seed;
+    int port;
+    double speed_max;
+};
+
+struct server {
+    pid_t pid;
+    int port;
+    int64_t died_wall_ns;
+};
+
+static volatile sig_atomic_t is_ended;
+
+static void end(int signal_number)
+{
+    (void)signal_number;
+    is_ended = 1;
+}
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "isobar-sim: %s\n", err->message);
+    return 1;
+}
+
+/* ---- the world ---------------------------------------------------------------------------------------------------- */
+
+struct physics {
+    struct plant plant;
+    double pressure_gpa_peak;
+    double theta;
+    int64_t t_ns;
+    int64_t n_steps;
+};
+
+static void write_truth(struct world *world, const struct physics *physics, const struct world_state *state)
+{
+    char line[256];
+    snprintf(line, sizeof line,
+             "{\"kind\":\"cell\",\"t_ns\":%lld,\"wall_s\":%.3f,\"pressure_gpa\":%.5f,\"membrane_bar\":%.3f,"
+             "\"temperature_k\":%.3f}",
+             (long long)physics->t_ns, s_from_ns(clock_wall_ns()), state->pressure_gpa, state->membrane_bar,
+             state->temperature_k);
+    world_write_truth(world, line);
+}
+
+static void step_physics(struct world *world, struct physics *physics)
+{
+    struct world_state state;
+    world_read(world, &state);
+    const struct plant_input input = {.membrane_bar_setpoint = state.membrane_bar_setpoint,
+                                      .slew_bar_per_s = state.slew_bar_per_s,
+                                      .output_on = state.output_on};
+    plant_step(&physics->plant, s_from_ns(STEP_NS), &input);
+    double pressure_gpa = plant_pressure_gpa(&physics->plant);
+    if (pressure_gpa > physics->pressure_gpa_peak)
+        physics->pressure_gpa_peak = pressure_gpa;
+    physics->theta += s_from_ns(STEP_NS) / glass_tau_s(pressure_gpa, physics->pressure_gpa_peak);
+    physics->t_ns += STEP_NS;
+    state.t_ns = physics->t_ns;
+    state.pressure_gpa = pressure_gpa;
+    state.temperature_k = physics->plant.temperature_k;
+    state.membrane_bar = plant_membrane_bar(&physics->plant);
+    state.supply_bar = 180.0;
+    /* Top-up every ten minutes; between, the stored current decays with a lifetime of 20 h. */
+    state.ring_current_ma = 200.0 * exp(-fmod(physics->plant.elapsed_s, 600.0) / 72000.0);
+    const struct world_sample sample = {.pressure_gpa = pressure_gpa,
+                                        .temperature_k = state.temperature_k,
+                                        .theta = physics->theta,
+                                        .beta = glass_beta(pressure_gpa)};
+    world_append(world, &state, &sample);
+    if (physics->n_steps++ % TRUTH_EVERY_STEPS == 0)
+        write_truth(world, physics, &state);
+}
+
+static int world_begin(const struct options *options, struct clock **ret_clock, struct world **ret_world,
+                       struct physics *ret_physics, struct err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/clock", options->directory);
+    struct timespec utc;
+    clock_gettime(CLOCK_REALTIME, &utc);
+    int code = clock_publish(ret_clock, path, utc.tv_sec * NS_PER_S, options->speed_max, err);
+    if (code == 0)
+        code = world_create(ret_world, options->directory, options->seed, err);
+    if (code)
+        return code;
+    *ret_physics = (struct physics){.pressure_gpa_peak = PRESSURE_GPA_PRELOADED, .t_ns = clock_now_ns(*ret_clock)};
+    plant_init(&ret_physics->plant, options->seed, PRESSURE_GPA_PRELOADED);
+    world_command_membrane(*ret_world, 0.0, 4.0 / 60.0, true);
+    step_physics(*ret_world, ret_physics);
+    return 0;
+}
+
+static void world_advance(struct clock *clock, struct world *world, struct physics *physics)
+{
+    clock_keep(clock);
+    int64_t now_ns = clock_now_ns(clock);
+    while (physics->t_ns < now_ns)
+        step_physics(world, physics);
+    const struct timespec pause = {.tv_nsec = 1000000};
+    nanosleep(&pause, NULL);
+}
+
+static int run_world(const struct options *options)
+{
+    struct err err = {0};
+    struct clock *clock;
+    struct world *world;
+    struct physics physics;
+    if (world_begin(options, &clock, &world, &physics, &err))
+        return fail(&err);
+    puts("ready");
+    fflush(stdout);
+    while (!is_ended)
+        world_advance(clock, world, &physics);
+    return 0;
+}
+
+/* ---- the wires ---------------------------------------------------------------------------------------------------- */
+
+static int run_wire(enum wire wire, const struct options *options)
+{
+    struct err err = {0};
+    struct clock *clock;
+    struct world *world;
+    char path[4096], address[64];
+    snprintf(path, sizeof path, "%s/clock", options->directory);
+    snprintf(address, sizeof address, "tcp:127.0.0.1:%d", options->port);
+    int code = clock_open_shared(&clock, path, &err);
+    if (code == 0)
+        code = world_open(&world, options->directory, &err);
+    if (code)
+        return fail(&err);
+    struct ioc_settings settings;
+    switch (wire) {
+    case WIRE_MEMBRANE:
+        code = membrane_server_run(world, clock, address, &err);
+        break;
+    case WIRE_SPECTROMETER:
+        code = spectrometer_server_run(world, clock, address, &err);
+        break;
+    case WIRE_IOC:
+        ioc_settings_default(&settings);
+        settings.port = options->port;
+        snprintf(settings.prefix, sizeof settings.prefix, "%s", PREFIX);
+        snprintf(settings.ring_pv, sizeof settings.ring_pv, "%s", RING_PV);
+        code = ioc_run(world, clock, &settings, &err);
+        break;
+    case WIRE_COUNT:
+        break;
+    }
+    return code ? fail(&err) : 0;
+}
+
+static int free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) != 0 ||
+        getsockname(fd, (struct sockaddr *)&address, &size) != 0) {
+        fprintf(stderr, "isobar-sim: no free port on loopback: %s\n", strerror(errno));
+        exit(1);
+    }
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void start_server(const struct options *options, enum wire wire, struct server *server)
+{
+    server->died_wall_ns = 0;
+    server->pid = fork();
+    if (server->pid != 0)
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    char port[16];
+    snprintf(port, sizeof port, "%d", server->port);
+    execl("/proc/self/exe", "isobar-sim", wire_names[wire], "--dir", options->directory, "--port", port, (char *)NULL);
+    _exit(127);
+}
+
+static void write_servers(const struct options *options, const struct server *servers)
+{
+    char path[4096], temporary[4096 + 8];
+    snprintf(path, sizeof path, "%s/servers", options->directory);
+    snprintf(temporary, sizeof temporary, "%s.part", path);
+    FILE *stream = fopen(temporary, "w");
+    if (!stream)
+        return;
+    for (int i = 0; i < WIRE_COUNT; i++)
+        fprintf(stream, "%s %d %d\n", wire_names[i], (int)servers[i].pid, servers[i].port);
+    fclose(stream);
+    rename(temporary, path);
+}
+
+static int write_beamline(const struct options *options, const struct server *servers, struct err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/beamline.lua", options->directory);
+    FILE *stream = fopen(path, "w");
+    if (!stream)
+        return err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
+    fprintf(stream,
+            "-- Written by isobar-sim: the simulated beamline of this rehearsal.\n"
+            "beamline { name = \"rehearsal\", clock = \"%s/clock\", ca_address = \"127.0.0.1:%d\" }\n"
+            "membrane { driver = \"bronkhorst\", address = \"tcp:127.0.0.1:%d\", unit_id = 1,\n"
+            "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
+            "spectrometer { driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\" }\n"
+            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296 }\n"
+            "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
+            "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
+            "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
+            options->directory, servers[WIRE_IOC].port, servers[WIRE_MEMBRANE].port, servers[WIRE_SPECTROMETER].port,
+            PREFIX, options->directory, RING_PV);
+    return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
+}
+
+static void tend_servers(const struct options *options, struct server *servers)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (int i = 0; i < WIRE_COUNT; i++)
+            if (servers[i].pid == pid) {
+                fprintf(stderr, "isobar-sim: the %s server has ended (%s %d); it starts again in 3 s\n", wire_names[i],
+                        WIFSIGNALED(status) ? "signal" : "status",
+                        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+                servers[i].died_wall_ns = clock_wall_ns();
+            }
+    for (int i = 0; i < WIRE_COUNT; i++)
+        if (servers[i].died_wall_ns != 0 && clock_wall_ns() - servers[i].died_wall_ns > RESTART_NS) {
+            start_server(options, (enum wire)i, &servers[i]);
+            write_servers(options, servers);
+        }
+}
+
+static int run_beamline(const struct options *options)
+{
+    struct err err = {0};
+    struct clock *clock;
+    struct world *world;
+    struct physics physics;
+    struct server servers[WIRE_COUNT] = {0};
+    for (int i = 0; i < WIRE_COUNT; i++)
+        servers[i].port = free_port();
+    if (world_begin(options, &clock, &world, &physics, &err) || write_beamline(options, servers, &err))
+        return fail(&err);
+    for (int i = 0; i < WIRE_COUNT; i++)
+        start_server(options, (enum wire)i, &servers[i]);
+    write_servers(options, servers);
+    puts("ready");
+    fflush(stdout);
+    while (!is_ended) {
+        world_advance(clock, world, &physics);
+        tend_servers(options, servers);
+    }
+    for (int i = 0; i < WIRE_COUNT; i++)
+        kill(servers[i].pid, SIGTERM);
+    while (wait(NULL) > 0 || errno == EINTR)
+        continue;
+    return 0;
+}
+
+/* ---- main --------------------------------------------------------------------------------------------------------- */
+
+static int usage(void)
+{
+    fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
+          "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N\n",
+          stderr);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option long_options[] = {{"dir", required_argument, NULL, 'd'},
+                                                 {"seed", required_argument, NULL, 's'},
+                                                 {"port", required_argument, NULL, 'p'},
+                                                 {"speed-max", required_argument, NULL, 'x'},
+                                                 {0}};
+    struct options options = {.seed = 1, .speed_max = SPEED_MAX};
+    int option;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        if (option == 'd')
+            options.directory = optarg;
+        else if (option == 's')
+            options.seed = strtoull(optarg, NULL, 10);
+        else if (option == 'p')
+            options.port = (int)strtol(optarg, NULL, 10);
+        else if (option == 'x')
+            options.speed_max = strtod(optarg, NULL);
+        else
+            return usage();
+    }
+    if (optind + 1 != argc || !options.directory)
+        return usage();
+    const struct sigaction action = {.sa_handler = end};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    if (strcmp(argv[optind], "beamline") == 0)
+        return run_beamline(&options);
+    if (strcmp(argv[optind], "world") == 0)
+        return run_world(&options);
+    for (int i = 0; i < WIRE_COUNT; i++)
+        if (strcmp(argv[optind], wire_names[i]) == 0)
+            return run_wire((enum wire)i, &options);
+    return usage();
+}

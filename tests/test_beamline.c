@@ -1,0 +1,246 @@
+/*
+ * Goal: a beamline file is read exactly or refused in a sentence, and a fast clock never meets an instrument that is
+ * not on this machine's loopback. Method: one good file as a list of lines; each refusal replaces one line of it and
+ * must be told apart by its sentence.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "sequences/beamline.h"
+
+enum line { BEAMLINE, MEMBRANE, SPECTROMETER, RUBY, DETECTOR, RING, LINE_COUNT };
+
+static const char *const GOOD[LINE_COUNT] = {
+    "beamline { name = 'demo', clock = '/w/clock', ca_address = '127.0.0.1:5064' }",
+    "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = 150, slew_bar_per_min_max = "
+    "20 }",
+    "spectrometer { driver = 'ocean-optics', address = 'tcp:localhost:1503', exposure = '0.5 s' }",
+    "ruby { lambda0_nm = 694.26 }",
+    "detector { driver = 'adeiger', prefix = 'ISB:cam1:', file_path = '/data', photon_energy = '20.95 keV', distance = "
+    "'5 m', "
+    "beam_center_x_px = 128, beam_center_y_px = 120.5 }",
+    "ring { current_pv = 'ISB:RING:Current', current_ma_min = 20 }",
+};
+
+static char path[] = "/tmp/isobar-beamline-XXXXXX";
+static struct beamline beamline;
+static struct err err;
+
+static int make_file(void **state)
+{
+    (void)state;
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+/* The good file with one line replaced (NULL: left out). */
+static int load_with(enum line replaced, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < LINE_COUNT; i++)
+        fprintf(file, "%s\n", i != (int)replaced ? GOOD[i] : text ? text : "");
+    fclose(file);
+    err = (struct err){0};
+    return beamline_load(&beamline, path, &err);
+}
+
+static void expect_good(enum line replaced, const char *text)
+{
+    if (load_with(replaced, text) < 0)
+        fail_msg("%s\n refused: %s", text ? text : "", err.message);
+}
+
+static void everything_arrives_where_it_belongs(void **state)
+{
+    (void)state;
+    expect_good(LINE_COUNT, NULL);
+    assert_string_equal(beamline.name, "demo");
+    assert_string_equal(beamline.clock, "/w/clock");
+    assert_string_equal(beamline.ca_address, "127.0.0.1:5064");
+    assert_string_equal(beamline.membrane.driver, "bronkhorst");
+    assert_string_equal(beamline.membrane.address, "tcp:127.0.0.1:1502");
+    assert_int_equal(beamline.membrane.unit_id, 1);
+    assert_true(beamline.membrane.membrane_bar_max == 150 && beamline.membrane.slew_bar_per_min_max == 20);
+    assert_string_equal(beamline.spectrometer.driver, "ocean-optics");
+    assert_string_equal(beamline.spectrometer.address, "tcp:localhost:1503");
+    assert_true(beamline.spectrometer.exposure_s == 0.5);
+    assert_true(beamline.spectrometer.wavelength_nm_min == 690 && beamline.spectrometer.wavelength_nm_max == 705);
+    assert_string_equal(beamline.ruby.scale, "ruby2020");
+    assert_true(beamline.ruby.lambda0_nm == 694.26 && beamline.ruby.temperature_k_zero == 296 &&
+                beamline.ruby.temperature_k == 296);
+    assert_string_equal(beamline.detector.driver, "adeiger");
+    assert_string_equal(beamline.detector.prefix, "ISB:cam1:");
+    assert_string_equal(beamline.detector.file_path, "/data");
+    assert_true(beamline.detector.photon_energy_ev == 20950 && beamline.detector.distance_m == 5);
+    assert_true(beamline.detector.beam_center_x_px == 128 && beamline.detector.beam_center_y_px == 120.5);
+    assert_string_equal(beamline.ring.current_pv, "ISB:RING:Current");
+    assert_true(beamline.ring.current_ma_min == 20);
+    assert_non_null(strstr(beamline.source, "ruby { lambda0_nm = 694.26 }\n"));
+
+    expect_good(BEAMLINE, "beamline { name = 'demo', ca_address = '10.1.2.3 ioc.example:5070' }");
+    assert_string_equal(beamline.clock, "real");
+    expect_good(RUBY,
+                "ruby { scale = 'mao1986', lambda0 = '694.26 nm', temperature_k_zero = 295, temperature = '300 K' }");
+    assert_true(beamline.ruby.temperature_k == 300 && beamline.ruby.temperature_k_zero == 295);
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_k_zero = 290 }");
+    assert_true(beamline.ruby.temperature_k == 290);
+    expect_good(RING, "ring { current_pv = 'X', current_min = '0 mA' }");
+    expect_good(DETECTOR, "detector { driver = 'adeiger', prefix = 'P', file_path = '/d', photon_energy_ev = 20950, "
+                          "distance = '4980 mm', "
+                          "beam_center_x_px = -3, beam_center_y_px = 0 }");
+    assert_true(beamline.detector.distance_m == 4.98 && beamline.detector.photon_energy_ev == 20950);
+}
+
+static void what_cannot_be_is_refused_in_a_sentence(void **state)
+{
+    (void)state;
+    static const struct {
+        enum line line;
+        const char *text, *part;
+    } REFUSALS[] = {
+        {RING, NULL, "missing section ring { ... }"},
+        {RUBY, "ruby { lambda0_nm = 694.26 } ruby { lambda0_nm = 694.26 }", ":4: ruby: given twice"},
+        {RUBY, "rubi { lambda0_nm = 694.26 }", ":4: unknown name 'rubi'; nearest is 'ruby'"},
+        {RUBY, "ruby { lambda_nm = 694.26 }", ":4: ruby: unknown key 'lambda_nm'; nearest is 'lambda0_nm'"},
+        {RUBY, "ruby { lambda0 = 694.26 }",
+         "lambda0 = 694.26: expected a wavelength with its unit, like \"694.26 nm\""},
+        {RUBY, "ruby { lambda0_nm = 694.26, lambda0 = '694.26 nm' }", "lambda0 and lambda0_nm say the same: give one"},
+        {RUBY, "ruby { }", "ruby: missing key 'lambda0'"},
+        {RUBY, "ruby { lambda0_nm = 964.26 }", "lambda0_nm = 964.26: expected 690 to 698"},
+        {RUBY, "ruby { lambda0_nm = 694.26, temperature = '23 C' }", "expected a temperature in K"},
+        {RUBY, "ruby { lambda0_nm = 694.26, scale = 'mao86' }",
+         "ruby: unknown scale \"mao86\" (known: ruby2020, mao1986)"},
+        {BEAMLINE, "beamline { name = 'x', clock = 'real' }", "beamline: missing key 'ca_address'"},
+        {BEAMLINE, "beamline { name = 'x', clock = 'real', ca_address = '  ' }", "ca_address is empty"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhurst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 20 }",
+         "membrane: unknown driver \"bronkhurst\" (known: bronkhorst)"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1', membrane_bar_max = 150, slew_bar_per_min_max = "
+         "20 }",
+         "address = \"tcp:127.0.0.1\": expected tcp:HOST:PORT"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:70000', membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 20 }",
+         "expected tcp:HOST:PORT"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'udp:127.0.0.1:1502', membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 20 }",
+         "expected tcp:HOST:PORT"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = -1, "
+         "slew_bar_per_min_max = 20 }",
+         "membrane_bar_max = -1: expected 1 to 250"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = 0/0, "
+         "slew_bar_per_min_max = 20 }",
+         "nan: expected 1 to 250"},
+        {MEMBRANE,
+         "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:1502', unit_id = 248, membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 20 }",
+         "unit_id = 248: expected 1 to 247"},
+        {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = 0.5 }",
+         "exposure = 0.5: expected a time with its unit"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', wavelength_nm_min = "
+         "710 }",
+         "wavelength_nm_min 710 is not below wavelength_nm_max 705"},
+        {RING, "while true do end", "beamline file"},
+    };
+    for (size_t i = 0; i < sizeof REFUSALS / sizeof REFUSALS[0]; i++) {
+        int code = load_with(REFUSALS[i].line, REFUSALS[i].text);
+        if (code >= 0 || !strstr(err.message, REFUSALS[i].part))
+            fail_msg("expected \"%s\" in: %d %s", REFUSALS[i].part, code, err.message);
+    }
+}
+
+static void a_fast_clock_meets_only_the_loopback(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host;
+        int loopback;
+    } HOSTS[] = {
+        {"127.0.0.1", 1},
+        {"127.255.1.9", 1},
+        {"localhost", 1},
+        {"[::1]", 1},
+        {"128.0.0.1", 0},
+        {"126.0.0.1", 0},
+        {"10.0.0.1", 0},
+        {"0.0.0.0", 0},
+        {"127.1", 0},
+        {"0127.0.0.1", 0},
+        {"127.0.0.1.example", 0},
+        {"localhost.", 0},
+        {"LOCALHOST", 0},
+        {"membrane", 0},
+        {"[::]", 0},
+        {"[::2]", 0},
+        {"[fe80::1]", 0},
+        {"1.127.0.0", 0},
+        {"[::ffff:10.0.0.1]", 0},
+        {"2130706433", 0},
+    };
+    for (size_t i = 0; i < sizeof HOSTS / sizeof HOSTS[0]; i++) {
+        char text[300];
+        const struct {
+            enum line line;
+            const char *format, *instrument;
+        } PLACES[] = {
+            {MEMBRANE,
+             "membrane { driver = 'bronkhorst', address = 'tcp:%s:1502', membrane_bar_max = 150, slew_bar_per_min_max "
+             "= 20 }",
+             "the membrane controller at"},
+            {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:%s:1503', exposure = '0.5 s' }",
+             "the spectrometer at"},
+            {BEAMLINE, "beamline { name = 'x', clock = '/w/clock', ca_address = '%s:5064' }",
+             "the detector and ring (ca_address) at"},
+            {BEAMLINE, "beamline { name = 'x', clock = '/w/clock', ca_address = '127.0.0.1 %s' }",
+             "the detector and ring (ca_address) at"},
+        };
+        for (size_t j = 0; j < sizeof PLACES / sizeof PLACES[0]; j++) {
+            snprintf(text, sizeof text, PLACES[j].format, HOSTS[i].host);
+            int code = load_with(PLACES[j].line, text);
+            if (code != (HOSTS[i].loopback ? 0 : ERR_LIMIT))
+                fail_msg("%s gave %d: %s", text, code, err.message);
+            if (code < 0 && (!strstr(err.message, PLACES[j].instrument) || !strstr(err.message, HOSTS[i].host)))
+                fail_msg("expected \"%s\" in: %s", PLACES[j].instrument, err.message);
+        }
+    }
+}
+
+static void a_failure_writes_nothing(void **state)
+{
+    (void)state;
+    memset(&beamline, 0x5a, sizeof beamline);
+    assert_int_equal(load_with(RING, "ring { current_pv = 'x', current_ma_min = -1 }"), ERR_CONFIG);
+    for (size_t i = 0; i < sizeof beamline; i++)
+        assert_int_equal(((unsigned char *)&beamline)[i], 0x5a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_arrives_where_it_belongs),
+        cmocka_unit_test(what_cannot_be_is_refused_in_a_sentence),
+        cmocka_unit_test(a_fast_clock_meets_only_the_loopback),
+        cmocka_unit_test(a_failure_writes_nothing),
+    };
+    return cmocka_run_group_tests(tests, make_file, remove_file);
+}

@@ -1,0 +1,496 @@
+/*
+ * Goal: the membrane driver never takes a wrong, late or foreign answer for a reading, always comes back within a
+ * bounded time, and moves the simulated controller as told.
+ * Method: a device of raw sockets whose answers are written here byte by byte (not with the codec under test) and that
+ * misbehaves in one way per test; then the simulated server in a process of its own. Two more ways to call this
+ * program serve tests/wire_membrane.py, whose other end is an independent Modbus implementation:
+ *   test_membrane drive ADDRESS   drives what listens there; one command per line of standard input
+ *   test_membrane serve ADDRESS   runs the simulated server until SIGTERM
+ */
+#include <arpa/inet.h>
+#include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "drivers/membrane.h"
+#include "drivers/transport.h"
+#include "sim/membrane_server.h"
+
+/* ---- a device of raw sockets ------------------------------------------------------------------------------------- */
+
+enum manner {
+    GOOD,
+    SILENT,
+    LATE,
+    GONE,
+    GARBAGE,
+    WRONG_ID,
+    DRIP,
+    EXCEPTION,
+    OTHER_UNIT,
+    LOCAL,
+    ALARM_MOVES,
+    NOT_A_NUMBER,
+    OVERRANGE,
+    DEAF,
+    OTHER_CAPACITY
+};
+
+struct device {
+    pthread_t thread;
+    int listen_fd;
+    int stop_fds[2];
+    char address[40];
+    _Atomic int manner;
+    _Atomic int n_writes;
+    uint8_t written[4]; /* value bytes of the last write of FSETPOINT */
+};
+
+/* Registers from `address` as the device shows them, high byte first. */
+static const uint8_t *registers_at(const struct device *device, int address)
+{
+    switch (address) {
+    case 0x8168:
+        return (const uint8_t *)(device->manner == OTHER_CAPACITY ? "\x42\xc8\x00\x00" : "\x43\x48\x00\x00");
+    case 0x81f8:
+        return (const uint8_t *)(device->manner == OTHER_UNIT ? "psi     " : "bar     ");
+    case 0xa100:
+        return (const uint8_t *)(device->manner == NOT_A_NUMBER ? "\x7f\xc0\x00\x00"
+                                 : device->manner == OVERRANGE  ? "\x44\x7a\x00\x00"
+                                                                : "\x41\x45\x85\x1f");
+    case 0xa118:
+        return device->written;
+    case 0x0022:
+        return (const uint8_t *)"\x05\xdc"; /* 1500: 150 s for 200 bar */
+    case 0x0024:
+        return (const uint8_t *)(device->manner == LOCAL ? "\x00\x01" : "\x00\x00");
+    case 0x0c25:
+        return (const uint8_t *)(device->manner == ALARM_MOVES ? "\x00\x01" : "\x00\x00");
+    default:
+        return (const uint8_t *)"\x00\x00\x00\x00";
+    }
+}
+
+static void pause_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL); }
+
+/* Answers one request. False when the device hangs up. */
+static bool device_answer(struct device *device, int fd)
+{
+    uint8_t q[260], a[260] = {0};
+    ssize_t n = recv(fd, q, sizeof q, 0);
+    if (n < 12)
+        return false;
+    int manner = device->manner, address = q[8] << 8 | q[9], count = q[10] << 8 | q[11];
+    size_t size;
+    memcpy(a, q, 8);
+    if (q[7] == 16) {
+        device->n_writes++;
+        if (manner != DEAF)
+            memcpy(device->written, q + 13, 4);
+        memcpy(a + 8, q + 8, 4);
+        size = 12;
+    } else {
+        a[8] = (uint8_t)(2 * count);
+        memcpy(a + 9, registers_at(device, address), (size_t)(2 * count));
+        size = 9 + (size_t)(2 * count);
+    }
+    if (address == 0xa100 && manner == EXCEPTION) {
+        a[7] |= 0x80;
+        a[8] = 2;
+        size = 9;
+    }
+    a[5] = (uint8_t)(size - 6);
+    if (address == 0xa100 && manner == LATE) {
+        memcpy(a + 9, "\x42\xc6\x00\x00", 4); /* 99 bar, of long ago */
+        pause_ms(1250);
+        device->manner = GOOD;
+    }
+    a[1] = (uint8_t)(a[1] + (manner == WRONG_ID));
+    if (manner == SILENT)
+        return true;
+    if (manner == GONE)
+        return false;
+    if (manner == GARBAGE)
+        memset(a, 0xa5, size);
+    for (size_t i = 0; manner == DRIP && i < size; i++) {
+        if (send(fd, a + i, 1, MSG_NOSIGNAL) < 0)
+            return false;
+        pause_ms(200);
+    }
+    return manner == DRIP || send(fd, a, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static void *device_run(void *argument)
+{
+    struct device *device = argument;
+    int fd = -1;
+    for (;;) {
+        struct pollfd fds[3] = {{.fd = device->stop_fds[0], .events = POLLIN},
+                                {.fd = device->listen_fd, .events = POLLIN},
+                                {.fd = fd, .events = POLLIN}};
+        poll(fds, 3, -1);
+        if (fds[0].revents)
+            break;
+        if (fd >= 0 && fds[2].revents && !device_answer(device, fd)) {
+            close(fd);
+            fd = -1;
+        } else if (fds[1].revents) {
+            if (fd >= 0)
+                close(fd);
+            fd = accept(device->listen_fd, NULL, NULL);
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+static int listen_somewhere(int *ret_port)
+{
+    struct sockaddr_in place = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof place;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&place, size) == 0 && listen(fd, 8) == 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&place, &size), 0);
+    *ret_port = ntohs(place.sin_port);
+    return fd;
+}
+
+static int device_start(void **state)
+{
+    struct device *device = calloc(1, sizeof *device);
+    int port;
+    device->listen_fd = listen_somewhere(&port);
+    assert_int_equal(pipe(device->stop_fds), 0);
+    snprintf(device->address, sizeof device->address, "tcp:127.0.0.1:%d", port);
+    memcpy(device->written, "\x41\x45\x85\x1f", 4);
+    *state = device;
+    return pthread_create(&device->thread, NULL, device_run, device);
+}
+
+static int device_end(void **state)
+{
+    struct device *device = *state;
+    close(device->stop_fds[1]);
+    pthread_join(device->thread, NULL);
+    close(device->stop_fds[0]);
+    close(device->listen_fd);
+    free(device);
+    return 0;
+}
+
+static struct membrane *opened(struct device *device)
+{
+    struct membrane *membrane = NULL;
+    struct err err = {0};
+    if (membrane_open(&membrane, device->address, 1, &err))
+        fail_msg("%s", err.message);
+    return membrane;
+}
+
+/* ---- what the driver makes of it --------------------------------------------------------------------------------- */
+
+static void reads_and_writes(void **state)
+{
+    struct device *device = *state;
+    struct membrane *membrane = opened(device);
+    struct membrane_reading reading;
+    struct err err = {0};
+    assert_int_equal(membrane_read(membrane, &reading, &err), 0);
+    assert_true(reading.membrane_bar == (double)12.345f);
+    assert_true(reading.membrane_bar_setpoint == (double)12.345f);
+    assert_true(reading.capacity_bar == 200);
+    assert_true(fabs(reading.slew_bar_per_min - 80) < 1e-9);
+    assert_int_equal(reading.control_mode, 0);
+    assert_int_equal(membrane_write_setpoint(membrane, 0, &err), 0);
+    assert_memory_equal(device->written, "\0\0\0\0", 4);
+    assert_int_equal(membrane_write_setpoint(membrane, 12.345, &err), 0);
+    assert_memory_equal(device->written, "\x41\x45\x85\x1f", 4);
+    membrane_close(membrane);
+}
+
+static void refuses_set_points(void **state)
+{
+    struct device *device = *state;
+    struct membrane *membrane = opened(device);
+    struct err err = {0};
+    const double wrong[] = {NAN, -0.001, 200.001, INFINITY, -INFINITY, 1e300};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_int_equal(membrane_write_setpoint(membrane, wrong[i], &err), ERR_LIMIT);
+    const double wrong_slew[] = {NAN, 0, -1, INFINITY};
+    for (size_t i = 0; i < sizeof wrong_slew / sizeof wrong_slew[0]; i++)
+        assert_int_equal(membrane_write_slew(membrane, wrong_slew[i], &err), ERR_LIMIT);
+    device->manner = LOCAL;
+    assert_int_equal(membrane_write_setpoint(membrane, 10, &err), ERR_STATE);
+    device->manner = OTHER_UNIT;
+    assert_int_equal(membrane_write_setpoint(membrane, 10, &err), ERR_DATA);
+    assert_int_equal(device->n_writes, 0);
+    device->manner = DEAF;
+    assert_int_equal(membrane_write_setpoint(membrane, 50, &err), ERR_REFUSED);
+    assert_non_null(strstr(err.message, "12.345"));
+    membrane_close(membrane);
+}
+
+static void refuses_devices(void **state)
+{
+    struct device *device = *state;
+    const struct {
+        int manner, code;
+        const char *word;
+    } cases[] = {
+        {OTHER_UNIT, ERR_DATA, "\"psi\""}, {LOCAL, ERR_STATE, "control mode 1"}, {ALARM_MOVES, ERR_STATE, "alarm"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct membrane *membrane = NULL;
+        struct err err = {0};
+        device->manner = cases[i].manner;
+        assert_int_equal(membrane_open(&membrane, device->address, 1, &err), cases[i].code);
+        assert_non_null(strstr(err.message, cases[i].word));
+        assert_null(membrane);
+    }
+    struct membrane *membrane = NULL;
+    struct err err = {0};
+    assert_int_equal(membrane_open(&membrane, "tcp:127.0.0.1", 1, &err), ERR_ARG);
+    assert_int_equal(membrane_open(&membrane, "serial:/dev/ttyS0:9600", 1, &err), ERR_ARG);
+    assert_int_equal(membrane_open(&membrane, device->address, 0, &err), ERR_ARG);
+}
+
+/* Each fault is an error within 1.5 s, leaves the reading untouched, and the next call finds the device again. */
+static void survives_faults(void **state)
+{
+    struct device *device = *state;
+    const struct {
+        int manner, code;
+    } cases[] = {{SILENT, ERR_TIMEOUT},  {GONE, ERR_LINK},          {GARBAGE, ERR_PROTOCOL},  {WRONG_ID, ERR_PROTOCOL},
+                 {DRIP, ERR_TIMEOUT},    {EXCEPTION, ERR_REFUSED},  {NOT_A_NUMBER, ERR_DATA}, {OVERRANGE, ERR_DATA},
+                 {OTHER_UNIT, ERR_DATA}, {OTHER_CAPACITY, ERR_DATA}};
+    struct membrane *membrane = opened(device);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct membrane_reading reading = {.membrane_bar = -7};
+        struct err err = {0};
+        device->manner = cases[i].manner;
+        int64_t begin_ns = clock_wall_ns();
+        int code = membrane_read(membrane, &reading, &err);
+        if (code != cases[i].code)
+            fail_msg("manner %d: expected %s, got %s: %s", cases[i].manner, err_name(cases[i].code), err_name(code),
+                     err.message);
+        assert_true(clock_wall_ns() - begin_ns < 3 * NS_PER_S / 2);
+        assert_true(reading.membrane_bar == -7);
+        assert_true(strlen(err.message) > 20);
+        device->manner = GOOD;
+        if (membrane_read(membrane, &reading, &err))
+            fail_msg("after manner %d: %s", cases[i].manner, err.message);
+        assert_true(reading.membrane_bar == (double)12.345f);
+    }
+    membrane_close(membrane);
+}
+
+static void late_answer_is_never_current(void **state)
+{
+    struct device *device = *state;
+    struct membrane *membrane = opened(device);
+    struct membrane_reading reading = {0};
+    struct err err = {0};
+    device->manner = LATE;
+    assert_int_equal(membrane_read(membrane, &reading, &err), ERR_TIMEOUT);
+    for (int i = 0; i < 5; i++) {
+        if (membrane_read(membrane, &reading, &err))
+            fail_msg("%s", err.message);
+        assert_true(reading.membrane_bar == (double)12.345f); /* never 99 */
+        assert_true(reading.capacity_bar == 200);
+    }
+    membrane_close(membrane);
+}
+
+static void nobody_listens(void **state)
+{
+    (void)state;
+    int port;
+    char address[40];
+    close(listen_somewhere(&port));
+    snprintf(address, sizeof address, "tcp:127.0.0.1:%d", port);
+    struct membrane *membrane = NULL;
+    struct err err = {0};
+    assert_int_equal(membrane_open(&membrane, address, 1, &err), ERR_LINK);
+    assert_null(membrane);
+}
+
+/* ---- the simulated controller ------------------------------------------------------------------------------------ */
+
+static struct world *world_make(char *directory)
+{
+    struct world *world;
+    struct err err = {0};
+    assert_non_null(mkdtemp(directory));
+    if (world_create(&world, directory, 7, &err))
+        fail_msg("%s", err.message);
+    struct world_state now = {
+        .t_ns = NS_PER_S, .pressure_gpa = 1, .temperature_k = 296, .membrane_bar = 31.5, .supply_bar = 180};
+    world_append(world, &now, &(struct world_sample){.pressure_gpa = 1, .temperature_k = 296, .beta = 1});
+    world_command_membrane(world, 31.5, 4.0 / 60, true);
+    return world;
+}
+
+static void world_remove(struct world *world, const char *directory)
+{
+    char path[64];
+    world_close(world);
+    snprintf(path, sizeof path, "%s/world", directory);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/truth.jsonl", directory);
+    unlink(path);
+    rmdir(directory);
+}
+
+static int serve(struct world *world, const char *address)
+{
+    struct clock *clock;
+    struct err err = {0};
+    clock_open_real(&clock, &err);
+    int code = membrane_server_run(world, clock, address, &err);
+    if (code)
+        fprintf(stderr, "%s\n", err.message);
+    clock_close(clock);
+    return code ? 1 : 0;
+}
+
+static void wait_for_listener(const char *address)
+{
+    struct err err;
+    struct transport *transport;
+    int64_t end_ns = clock_wall_ns() + 5 * NS_PER_S;
+    while (transport_open(&transport, address, 100, &err)) {
+        assert_true(clock_wall_ns() < end_ns);
+        pause_ms(2);
+    }
+    transport_close(transport);
+}
+
+static void drives_the_simulated_server(void **state)
+{
+    (void)state;
+    char directory[] = "/tmp/isobar_membrane_XXXXXX", address[40];
+    struct world *world = world_make(directory);
+    int port;
+    close(listen_somewhere(&port));
+    snprintf(address, sizeof address, "tcp:127.0.0.1:%d", port);
+    pid_t server = fork();
+    if (server == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* a failed check below must not leave it behind */
+        _exit(serve(world, address));
+    }
+    wait_for_listener(address);
+    struct membrane *membrane = NULL, *second = NULL;
+    struct membrane_reading reading;
+    struct world_state now;
+    struct err err = {0};
+    if (membrane_open(&membrane, address, 1, &err) || membrane_open(&second, address, 1, &err))
+        fail_msg("%s", err.message);
+    double sum = 0, sum2 = 0;
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(membrane_read(i % 2 ? second : membrane, &reading, &err), 0);
+        sum += reading.membrane_bar - 31.5;
+        sum2 += (reading.membrane_bar - 31.5) * (reading.membrane_bar - 31.5);
+    }
+    assert_true(fabs(sum / 100) < 0.001); /* five standard errors */
+    assert_true(sqrt(sum2 / 100) > 0.0015 && sqrt(sum2 / 100) < 0.0025);
+    assert_true(fabs(reading.slew_bar_per_min - 4) < 1e-9);
+    assert_int_equal(membrane_write_setpoint(membrane, 33.25, &err), 0);
+    assert_int_equal(membrane_write_slew(membrane, 6, &err), 0);
+    world_read(world, &now);
+    assert_true(now.membrane_bar_setpoint == 33.25);
+    assert_true(fabs(now.slew_bar_per_s - 0.1) < 1e-12);
+    assert_true(now.output_on);
+    assert_int_equal(membrane_write_slew(membrane, 2, &err), 0);
+    assert_int_equal(membrane_read(second, &reading, &err), 0);
+    assert_true(fabs(reading.slew_bar_per_min - 4) < 1e-9); /* the slowest it has */
+    assert_true(reading.membrane_bar_setpoint == 33.25);
+    assert_int_equal(kill(server, SIGTERM), 0);
+    int status;
+    assert_int_equal(waitpid(server, &status, 0), server);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(membrane_read(membrane, &reading, &err), ERR_LINK);
+    assert_int_equal(membrane_read(membrane, &reading, &err), ERR_LINK);
+    membrane_close(membrane);
+    membrane_close(second);
+    world_remove(world, directory);
+}
+
+static void server_stays_on_loopback(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    assert_int_equal(membrane_server_run(NULL, NULL, "tcp:0.0.0.0:1502", &err), ERR_ARG);
+    assert_int_equal(membrane_server_run(NULL, NULL, "tcp:192.0.2.1:1502", &err), ERR_ARG);
+}
+
+/* ---- for the wire test ------------------------------------------------------------------------------------------- */
+
+static int drive(const char *address)
+{
+    struct membrane *membrane = NULL;
+    struct membrane_reading reading;
+    struct err err = {0};
+    char line[80];
+    double value;
+    int code = membrane_open(&membrane, address, 1, &err);
+    for (;;) {
+        printf("%s %s\n", err_name(code), code ? err.message : "");
+        fflush(stdout);
+        if (!membrane || !fgets(line, sizeof line, stdin))
+            break;
+        if (sscanf(line, "setpoint %lf", &value) == 1)
+            code = membrane_write_setpoint(membrane, value, &err);
+        else if (sscanf(line, "slew %lf", &value) == 1)
+            code = membrane_write_slew(membrane, value, &err);
+        else if ((code = membrane_read(membrane, &reading, &err)) == 0)
+            printf("%.9g %.9g %.9g %.9g %d %u ", reading.membrane_bar, reading.membrane_bar_setpoint,
+                   reading.capacity_bar, reading.slew_bar_per_min, reading.control_mode, reading.alarm);
+    }
+    membrane_close(membrane);
+    return 0;
+}
+
+static int serve_alone(const char *address)
+{
+    char directory[] = "/tmp/isobar_membrane_XXXXXX";
+    struct world *world = world_make(directory);
+    int status = serve(world, address);
+    world_remove(world, directory);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "drive") == 0)
+        return drive(argv[2]);
+    if (argc == 3 && strcmp(argv[1], "serve") == 0)
+        return serve_alone(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(reads_and_writes, device_start, device_end),
+        cmocka_unit_test_setup_teardown(refuses_set_points, device_start, device_end),
+        cmocka_unit_test_setup_teardown(refuses_devices, device_start, device_end),
+        cmocka_unit_test_setup_teardown(survives_faults, device_start, device_end),
+        cmocka_unit_test_setup_teardown(late_answer_is_never_current, device_start, device_end),
+        cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(drives_the_simulated_server),
+        cmocka_unit_test(server_stays_on_loopback),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,236 @@
+"""
+Goal: the simulated detector is an IOC and a file writer that strangers understand.
+Method: the world and the IOC as processes of their own; pyepics (another Channel Access client) runs scans and looks at
+states, put-callbacks, the busy record, the abort and its race; h5py with the bitshuffle plugin (another decoder) reads the
+files through the master's links. Every wait is for a state, with a deadline.
+
+Usage: wire_ioc.py BUILD_DIRECTORY
+"""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PREFIX = "ISB:cam1:"
+DEADLINE_S = 20
+failures = 0
+
+
+def check(is_right, sentence):
+    global failures
+    failures += not is_right
+    print(("ok    " if is_right else "WRONG ") + sentence, flush=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(condition, what):
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > end:
+            check(False, f"{what} within {DEADLINE_S} s")
+            raise SystemExit(1)
+        time.sleep(0.002)
+
+
+port = free_port()
+os.environ.update(EPICS_CA_AUTO_ADDR_LIST="NO", EPICS_CA_ADDR_LIST=f"127.0.0.1:{port}",
+                  EPICS_CA_REPEATER_PORT=str(free_port()),
+                  HDF5_PLUGIN_PATH="/usr/lib/x86_64-linux-gnu/hdf5/serial/plugins")
+import epics  # noqa: E402  (reads the environment)
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+
+channels = {}
+
+
+def pv(name):
+    if name not in channels:
+        channels[name] = epics.PV(PREFIX + name if ":" not in name else name, auto_monitor=True)
+        wait_for(lambda: channels[name].wait_for_connection(0.1), f"{name} connected")
+    return channels[name]
+
+
+def text(name):
+    return pv(name).get(as_string=True, use_monitor=False)
+
+
+def put(name, value, timeout=DEADLINE_S):
+    return pv(name).put(value, wait=True, timeout=timeout) == 1
+
+
+def acquire():
+    """Starts a series; returns the state of its put-callback."""
+    done = {"is_done": False}
+    pv("Acquire").put(1, wait=False, callback=lambda **_: done.update(is_done=True))
+    return done
+
+
+def configure(raw, n_images, pattern, n_per_file=100):
+    settings = [("TriggerMode", "Internal Series"), ("PhotonEnergy", 20950.0), ("ThresholdEnergy", 10475.0),
+                ("AcquireTime", 0.0999), ("AcquirePeriod", 0.1), ("NumImages", n_images), ("NumTriggers", 1),
+                ("DataSource", "FileWriter"), ("FWEnable", "Enable"), ("FWCompression", "Enable"),
+                ("CompressionAlgo", "BS LZ4"), ("FWNamePattern", pattern), ("FWNImagesPerFile", n_per_file),
+                ("FilePath", raw), ("SaveFiles", "Enable"), ("BeamX", 128.0), ("BeamY", -2200.0), ("DetDist", 5.0)]
+    return all([put(name, value) for name, value in settings])
+
+
+def check_records(raw):
+    kinds = {"AcquireTime": "time_double", "NumImages": "time_long", "TriggerMode": "time_enum",
+             "Acquire": "time_enum", "StatusMessage_RBV": "time_char", "HVState_RBV": "time_string",
+             "FWNamePattern": "time_char"}
+    check(all(pv(name).type == kind for name, kind in kinds.items()), "native types as areaDetector's")
+    check(pv("DetectorState_RBV").enum_strs[:2] == ("Idle", "Acquire") and len(pv("DetectorState_RBV").enum_strs) == 11,
+          "DetectorState has its eleven choices")
+    wait_for(lambda: pv("ISB:RING:Current").get(use_monitor=False) > 100, "ring current")
+    check(text("FilePathExists_RBV") == "No", "no file path yet")
+    check(configure(raw, 250, "first_$id"), "every setting's put-callback completes")
+    check(text("FilePath_RBV") == raw + "/" and text("FilePathExists_RBV") == "Yes", "file path taken")
+    check(abs(pv("ThresholdEnergy_RBV").get(use_monitor=False) - 10475) < 1e-6, "threshold after energy")
+    put("AcquireTime", 0.25)
+    wait_for(lambda: abs(pv("AcquirePeriod").get(use_monitor=False) - 0.25) < 1e-3, "count time lengthens frame time")
+    put("AcquirePeriod", 0.1)
+    wait_for(lambda: abs(pv("AcquireTime_RBV").get(use_monitor=False) - 0.1) < 1e-3, "frame time shortens count time")
+    put("AcquireTime", 0.0999)
+    put("AcquirePeriod", 1e9)
+    check(pv("AcquirePeriod_RBV").get(use_monitor=False) < 2000, "frame time clamped")
+    put("AcquirePeriod", 0.1)
+    put("CompressionAlgo", "None")
+    check(text("CompressionAlgo_RBV") == "BS LZ4" and pv("CompressionAlgo").severity == 3,
+          "compression the detector has not: refused with an alarm")
+    put("CompressionAlgo", "BS LZ4")
+
+
+def check_scan(raw, truth):
+    messages = []
+    pv("StatusMessage_RBV").add_callback(lambda char_value=None, **_: messages.append(char_value))
+    before = pv("SequenceId").get(use_monitor=False)
+    start = time.monotonic()
+    done = acquire()
+    wait_for(lambda: pv("AcquireBusy").get(use_monitor=False) == 1, "busy while acquiring")
+    check(not done["is_done"], "put-callback outstanding while busy")
+    wait_for(lambda: done["is_done"], "put-callback completes")
+    check(text("AcquireBusy") == "Done" and text("Acquire") == "Done", "Acquire and busy Done with it")
+    wait_for(lambda: text("StatusMessage_RBV") == "Ready" and text("DetectorState_RBV") == "Idle", "Ready, Idle")
+    print(f"      250 frames: put-callback after {time.monotonic() - start:.3f} s", flush=True)
+    check(pv("SequenceId").get(use_monitor=False) == before + 1, "SequenceId advanced by one")
+    check(pv("NumImagesCounter_RBV").get(use_monitor=False) == 250, "all images counted")
+    known = [m for m in messages if m in ("Arming", "Armed", "Triggering", "Processing files", "Ready")]
+    check(known and known[-1] == "Ready", "messages end with Ready")
+    wait_for(lambda: any(line["kind"] == "scan" for line in truth()), "truth of the scan")
+    check_files(raw, f"first_{before + 1}", [line for line in truth() if line["kind"] == "scan"][-1])
+
+
+def check_files(raw, stem, line):
+    check(line["master"] == f"{raw}/{stem}_master.h5" and line["n_frames"] == 250, "truth names the scan")
+    with h5py.File(line["master"], "r") as master:
+        detector, specific = master["/entry/instrument/detector"], master["/entry/instrument/detector/detectorSpecific"]
+        check(master["/entry/definition"][()] == b"NXmx", "definition NXmx")
+        check(abs(detector["frame_time"][()] - 0.1) < 1e-9 and abs(detector["count_time"][()] - 0.0999) < 1e-9, "times")
+        check(specific["nimages"][()] == 250 and specific["ntrigger"][()] == 1, "nimages, ntrigger")
+        check(abs(master["/entry/instrument/beam/incident_wavelength"][()] - 12398.4198 / 20950) < 1e-6, "wavelength")
+        check(detector["beam_center_y"][()] == -2200 and detector["detector_distance"][()] == 5, "geometry")
+        mask = specific["pixel_mask"][()]
+        check(mask.shape == (256, 256) and (mask[:, 122:134] & 1).all() and (mask[126:130] & 1).all(), "gaps in the mask")
+        check(10 <= (mask & 2).astype(bool).sum() <= 20, "dead pixels in the mask")
+        names = sorted(master["/entry/data"])
+        check(names == ["data_000001", "data_000002", "data_000003"], "three links")
+        frames, numbers = [], []
+        for name in names:
+            data = master["/entry/data"][name]
+            check(data.dtype == np.uint32 and data.chunks == (1, 256, 256), f"{name}: {data.shape}, uint32, one chunk per frame")
+            check(data.id.get_create_plist().get_filter(0)[0:3:2] == (32008, (0, 3, 4, 0, 2)), f"{name}: bitshuffle, LZ4")
+            numbers.append((int(data.attrs["image_nr_low"]), int(data.attrs["image_nr_high"])))
+            frames.append(data[()])
+    check(numbers == [(1, 100), (101, 200), (201, 250)], "image numbers")
+    frames = np.concatenate(frames)
+    check((frames[:, mask != 0] == 2**32 - 1).all() and (frames[:, mask == 0] < 100).all(), "masked pixels flagged, others counts")
+    mean = frames[:, mask == 0].mean()
+    check(abs(mean / 0.02 - 1) < 0.02, f"mean {mean:.5f} photons per pixel and frame")
+    counts = frames[:, mask == 0].sum(axis=0, dtype=np.int64)
+    check(counts.std() > 1.1 * np.sqrt(counts.mean()), "speckle beyond Poisson noise within a tau")
+
+
+def check_abort(raw):
+    check(configure(raw, 1000000, "cut_$id"), "a long series configured")
+    done = acquire()
+    wait_for(lambda: text("StatusMessage_RBV") == "Triggering", "exposing")
+    again = pv("NumImages")
+    again.put(7, wait=False)
+    wait_for(lambda: pv("NumImagesCounter_RBV").get(use_monitor=False) > 0, "images coming in, file by file")
+    # A second start while acquiring: another client, for its put-callback must not wait behind the first one's circuit.
+    other = subprocess.run([sys.executable, "-c", "import epics, sys, time; p = epics.PV('%sAcquire'); "
+                            "p.wait_for_connection(10); t = time.time(); p.put(1, wait=True, timeout=10); "
+                            "sys.exit(time.time() - t > 5)" % PREFIX], stderr=subprocess.DEVNULL, timeout=30)
+    check(other.returncode == 0 and not done["is_done"], "Acquire=1 while acquiring completes at once and changes nothing")
+    pv("Acquire").put(0, wait=False)
+    wait_for(lambda: done["is_done"], "abort ends the put-callback")
+    wait_for(lambda: text("StatusMessage_RBV") == "Acquisition aborted", "Acquisition aborted")
+    check(text("DetectorState_RBV") == "Aborted" and text("Acquire_RBV") == "Done", "state Aborted, Done")
+    with h5py.File(f"{raw}/cut_{pv('SequenceId').get(use_monitor=False)}_data_000001.h5", "r") as data:
+        check(data["/entry/data/data"].shape[0] == 100, "full files of the cut series readable")
+    check(configure(raw, 30, "after_$id"), "configured again")
+    done = acquire()
+    wait_for(lambda: done["is_done"] and text("DetectorState_RBV") == "Idle", "a short series after the abort")
+    check(os.path.getsize(f"{raw}/after_{pv('SequenceId').get(use_monitor=False)}_data_000001.h5") > 1000, "its file")
+
+
+def check_failures(raw):
+    before = pv("SequenceId").get(use_monitor=False)
+    put("FilePath", raw + "/nowhere")
+    done = acquire()
+    wait_for(lambda: done["is_done"], "put-callback completes though the path is wrong")
+    wait_for(lambda: text("DetectorState_RBV") == "Error", "state Error")
+    check(text("StatusMessage_RBV") == "Invalid file path", "message tells why")
+    put("FilePath", raw)
+    put("FWEnable", "Disable")
+    done = acquire()
+    wait_for(lambda: done["is_done"] and text("StatusMessage_RBV") == "FileWriter API is disabled", "FileWriter disabled")
+    check(pv("SequenceId").get(use_monitor=False) == before, "SequenceId has not advanced")
+
+
+def main():
+    program = os.path.join(sys.argv[1], "bin", "isobar-sim")
+    directory = tempfile.mkdtemp(prefix="isobar-wire-")
+    raw = directory + "/raw"
+    os.mkdir(raw)
+
+    def truth():
+        os.chmod(directory + "/truth.jsonl", 0o600)
+        with open(directory + "/truth.jsonl") as lines:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    world = subprocess.Popen([program, "world", "--dir", directory, "--seed", "11"], stdout=subprocess.PIPE)
+    ioc = None
+    try:
+        world.stdout.readline()
+        ioc = subprocess.Popen([program, "ioc", "--dir", directory, "--port", str(port)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})  # EPICS base frees nothing at its end
+        check_records(raw)
+        check_scan(raw, truth)
+        check_abort(raw)
+        check_failures(raw)
+        ioc.terminate()
+        check(ioc.wait(10) == 0, "ends with status 0 on SIGTERM")
+    finally:
+        for process in (ioc, world):
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
+        shutil.rmtree(directory)
+    return failures != 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # pyepics prints about circuits that are gone when it ends in order
