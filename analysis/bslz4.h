@@ -1,11 +1,11 @@
 /*
  * One compressed EIGER2 frame -> photon events, without ever making the dense frame. Pure.
  *
- * A chunk of the HDF5 filter 32008 (bitshuffle, LZ4): 8 bytes uncompressed size and 4 bytes block size, big endian, then
- * per block 4 bytes compressed length, big endian, and a raw LZ4 block. A decompressed block of N elements holds its bits
- * as planes of N / 8 bytes, least significant plane first: bit j of byte i of plane p is bit p of element 8 i + j. So the
- * OR of the planes, AND the mask of valid pixels, marks the pixels with photons. Elements beyond a multiple of 8 stand
- * uncompressed at the end. Layout: bitshuffle (Masui et al., Astron. Comput. 12, 181 (2015), doi
+ * A chunk of the HDF5 filter 32008 (bitshuffle, LZ4): 8 bytes uncompressed size and 4 bytes block size, big endian,
+ * then per block 4 bytes compressed length, big endian, and a raw LZ4 block. A decompressed block of N elements holds
+ * its bits as planes of N / 8 bytes, least significant plane first: bit j of byte i of plane p is bit p of element 8 i
+ * + j. So the OR of the planes, AND the mask of valid pixels, marks the pixels with photons. Elements beyond a multiple
+ * of 8 stand uncompressed at the end. Layout: bitshuffle (Masui et al., Astron. Comput. 12, 181 (2015), doi
  * 10.1016/j.ascom.2015.07.002) and the LZ4 block format.
  */
 #ifndef ANALYSIS_BSLZ4_H
@@ -25,9 +25,9 @@ struct photon_event {
 
 struct bslz4_frame {
     size_t n_pixels;
-    int element_bytes;           /* 2 or 4 */
-    uint32_t count_max;          /* larger counts are not photons (saturated, or flagged invalid in this frame) */
-    const uint64_t *valid_bits;  /* [(n_pixels + 63) / 64], bit i of word w: pixel 64 w + i is valid */
+    int element_bytes;          /* 2 or 4 */
+    uint32_t count_max;         /* larger counts are not photons (saturated, or flagged invalid in this frame) */
+    const uint64_t *valid_bits; /* [(n_pixels + 63) / 64], bit i of word w: pixel 64 w + i is valid */
 };
 
 /*

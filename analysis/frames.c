@@ -35,7 +35,8 @@ struct frames {
     size_t chunk_size;
 };
 
-/* ---- small readings of the master --------------------------------------------------------------------------------- */
+/* ---- small readings of the master ---------------------------------------------------------------------------------
+ */
 
 static bool has_link(hid_t file, const char *path)
 {
@@ -110,8 +111,8 @@ static int read_info(struct frames *frames, struct err *err)
     if (code)
         return code;
     if (!(n_columns >= 1 && n_rows >= 1 && n_columns * n_rows <= FRAMES_PIXELS_MAX))
-        return err_set(err, ERR_DATA, "%s: a detector of %g x %g pixels is not possible", frames->master_path, n_columns,
-                       n_rows);
+        return err_set(err, ERR_DATA, "%s: a detector of %g x %g pixels is not possible", frames->master_path,
+                       n_columns, n_rows);
     if (!(info->frame_time_s > 0.0))
         return err_set(err, ERR_DATA, "%s: frame time %g s; expected more than 0", frames->master_path,
                        info->frame_time_s);
@@ -156,7 +157,8 @@ static int read_mask(struct frames *frames, struct err *err)
     return 0;
 }
 
-/* ---- data files --------------------------------------------------------------------------------------------------- */
+/* ---- data files ---------------------------------------------------------------------------------------------------
+ */
 
 static int check_filter(hid_t properties, const char *path, struct err *err)
 {
@@ -167,8 +169,9 @@ static int check_filter(hid_t properties, const char *path, struct err *err)
                        H5Pget_nfilters(properties));
     H5Z_filter_t filter = H5Pget_filter2(properties, 0, &flags, &n_values, values, 0, NULL, NULL);
     if (filter != FILTER_BITSHUFFLE || n_values < 5 || values[4] != FILTER_OPTION_LZ4)
-        return err_set(err, ERR_DATA, "%s: filter %d; expected %d (bitshuffle) with LZ4: set the detector's compression "
-                                      "to bslz4",
+        return err_set(err, ERR_DATA,
+                       "%s: filter %d; expected %d (bitshuffle) with LZ4: set the detector's compression "
+                       "to bslz4",
                        path, (int)filter, FILTER_BITSHUFFLE);
     return 0;
 }
@@ -187,8 +190,8 @@ static int check_dataset(struct frames *frames, struct part *part, struct err *e
     int code = 0;
     if (!is_cube || shape[1] != info->n_rows || shape[2] != info->n_columns || chunk[0] != 1 ||
         chunk[1] != info->n_rows || chunk[2] != info->n_columns)
-        code = err_set(err, ERR_DATA, "%s: expected frames of %zu x %zu pixels, one per chunk", part->path, info->n_rows,
-                       info->n_columns);
+        code = err_set(err, ERR_DATA, "%s: expected frames of %zu x %zu pixels, one per chunk", part->path,
+                       info->n_rows, info->n_columns);
     else if (!is_count)
         code = err_set(err, ERR_DATA, "%s: elements of %zu bytes; expected uint16 or uint32, little endian", part->path,
                        element_bytes);
@@ -213,8 +216,9 @@ static int open_part(struct frames *frames, int k, struct part *part, struct err
     *part = (struct part){.first_frame = frames->info.n_frames, .fd = -1};
     part->dataset = H5Dopen2(frames->master, link, H5P_DEFAULT);
     if (part->dataset < 0)
-        return err_set(err, ERR_IO, "%s: the data file behind %s cannot be opened: missing, truncated or not closed; "
-                                    "copy the whole series",
+        return err_set(err, ERR_IO,
+                       "%s: the data file behind %s cannot be opened: missing, truncated or not closed; "
+                       "copy the whole series",
                        frames->master_path, link);
     hid_t file = H5Iget_file_id(part->dataset);
     H5Fget_name(file, part->path, sizeof part->path);
@@ -252,12 +256,14 @@ static int open_parts(struct frames *frames, struct err *err)
         code = err_set(err, ERR_DATA, "%s: no /entry/data/data_000001; expected the master file of an EIGER2 series",
                        frames->master_path);
     if (code == 0 && (double)frames->info.n_frames != n_images * n_triggers)
-        code = err_set(err, ERR_DATA, "%s announces %.0f frames, its %d data files hold %zu: the series is not complete",
-                       frames->master_path, n_images * n_triggers, frames->n_parts, frames->info.n_frames);
+        code =
+            err_set(err, ERR_DATA, "%s announces %.0f frames, its %d data files hold %zu: the series is not complete",
+                    frames->master_path, n_images * n_triggers, frames->n_parts, frames->info.n_frames);
     return code;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------- */
+/* ---- public -------------------------------------------------------------------------------------------------------
+ */
 
 static uint32_t largest_count(const struct frames *frames)
 {
@@ -340,7 +346,8 @@ static int read_chunk(struct frames *frames, const struct part *part, size_t fra
         address == HADDR_UNDEF || n_bytes == 0)
         return err_set(err, ERR_DATA, "the frame was never written");
     if (filter_mask != 0 || n_bytes > n_bytes_max)
-        return err_set(err, ERR_DATA, "a chunk of %llu bytes with filter mask %u; expected a compressed one of at most %zu",
+        return err_set(err, ERR_DATA,
+                       "a chunk of %llu bytes with filter mask %u; expected a compressed one of at most %zu",
                        (unsigned long long)n_bytes, filter_mask, n_bytes_max);
     if (n_bytes > frames->chunk_size) {
         uint8_t *chunk = realloc(frames->chunk, n_bytes + READ_SLACK_BYTES);

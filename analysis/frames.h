@@ -31,8 +31,9 @@ struct frames_info {
 struct frames;
 
 /* Opens the master and looks at every data file: shape, type, filter, number of frames. Errors: ERR_IO (missing,
- * unreadable, truncated HDF5), ERR_DATA (not an EIGER master; a frame count that differs from what the master announces;
- * a type, shape or filter that is not understood): each names the file, what was expected and what was seen. */
+ * unreadable, truncated HDF5), ERR_DATA (not an EIGER master; a frame count that differs from what the master
+ * announces; a type, shape or filter that is not understood): each names the file, what was expected and what was seen.
+ */
 int frames_open(struct frames **ret_frames, const char *master_path, struct err *err);
 void frames_close(struct frames *frames);
 

@@ -10,7 +10,7 @@
 #define LAGS_MIN 12
 #define ITERATIONS_MAX 200
 #define TAU_PER_SCAN_MAX (1.0 / 3.0)
-#define SIGNIFICANCE 4.0     /* sigmas of contrast that a decay must show */
+#define SIGNIFICANCE 4.0 /* sigmas of contrast that a decay must show */
 #define BETA_MIN 0.2
 #define BETA_MAX 4.0
 
@@ -131,7 +131,8 @@ static int fit_curve(const struct isf_curve *curve, double parameters[P_COUNT], 
     if ((code != GSL_SUCCESS && code != GSL_ENOPROG) || !is_finite)
         return err_set(err, ERR_FIT, "the fit of g2 did not converge: %s", gsl_strerror(code));
     if (!(parameters[P_BETA] > BETA_MIN && parameters[P_BETA] < BETA_MAX))
-        return err_set(err, ERR_FIT, "the fit of g2 ended at beta %.2f, outside %.1f to %.1f: no KWW decay in this scan",
+        return err_set(err, ERR_FIT,
+                       "the fit of g2 ended at beta %.2f, outside %.1f to %.1f: no KWW decay in this scan",
                        parameters[P_BETA], BETA_MIN, BETA_MAX);
     return 0;
 }

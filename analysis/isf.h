@@ -4,9 +4,9 @@
  *
  *     g2(lag) = baseline + contrast * |F(lag)|^2,   |F(lag)|^2 = exp(-2 (lag / tau)^beta)
  *
- * The baseline is fitted: static speckle of the cell and an intensity gradient lift it. Lags are averaged in logarithmic
- * bins, weighted with the expected number of photon pairs. That weight understates the uncertainty (speckle noise is
- * correlated from lag to lag), so sigmas come from the jackknife over groups of pixels.
+ * The baseline is fitted: static speckle of the cell and an intensity gradient lift it. Lags are averaged in
+ * logarithmic bins, weighted with the expected number of photon pairs. That weight understates the uncertainty (speckle
+ * noise is correlated from lag to lag), so sigmas come from the jackknife over groups of pixels.
  */
 #ifndef ANALYSIS_ISF_H
 #define ANALYSIS_ISF_H
@@ -21,8 +21,8 @@ struct isf_fit {
     double beta, beta_sigma;
     double contrast, contrast_sigma;
     double baseline, baseline_sigma;
-    double chi2_reduced;   /* against pair statistics alone: above 1 by the speckle noise */
-    bool is_degenerate;    /* tau above a third of the scan: tau, contrast and baseline cannot be told apart */
+    double chi2_reduced; /* against pair statistics alone: above 1 by the speckle noise */
+    bool is_degenerate;  /* tau above a third of the scan: tau, contrast and baseline cannot be told apart */
 };
 
 #define ISF_BINS_MAX 256

@@ -40,12 +40,10 @@ static const char usage[] =
 
 static int parse_arguments(int argc, char **argv, struct arguments *ret_arguments)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {"frames", required_argument, NULL, 'f'},
-                                            {"matrix", no_argument, NULL, 'm'},
-                                            {"output", required_argument, NULL, 'o'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},   {"frames", required_argument, NULL, 'f'},
+        {"matrix", no_argument, NULL, 'm'}, {"output", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},   {0}};
     struct arguments arguments = {0};
     for (int option; (option = getopt_long(argc, argv, "o:h", options, NULL)) != -1;) {
         char *rest = optarg;
@@ -71,7 +69,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret_argument
     return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ */
 
 static void show_progress(size_t done, size_t n)
 {
@@ -83,20 +82,59 @@ static void show_progress(size_t done, size_t n)
     fprintf(stderr, "\rreading frames: %3d %%%s", percent, done == n ? "\n" : "");
 }
 
-/* Numbers the valid pixels: [n_rows * n_columns], meaningless where masked. */
-static size_t number_pixels(const struct frames *frames, uint32_t *ret_number)
+/* Per pixel of the detector, [n_pixels]. */
+struct detector {
+    size_t n_pixels;
+    uint32_t *number; /* of the valid ones, in order; UINT32_MAX where masked */
+    uint32_t *photon_image;
+    uint8_t *is_masked;
+    struct photon_event *events; /* of one frame */
+};
+
+static int detector_init(struct detector *detector, const struct frames *frames, struct err *err)
 {
-    const struct frames_info *info = frames_info(frames);
-    const uint32_t *mask = frames_pixel_mask(frames);
+    size_t n = frames_info(frames)->n_rows * frames_info(frames)->n_columns;
+    *detector = (struct detector){.n_pixels = n,
+                                  .number = malloc(n * sizeof *detector->number),
+                                  .photon_image = calloc(n, sizeof *detector->photon_image),
+                                  .is_masked = malloc(n),
+                                  .events = malloc(n * sizeof *detector->events)};
+    if (!detector->number || !detector->photon_image || !detector->is_masked || !detector->events)
+        return err_set(err, ERR_SYSTEM, "no memory for %zu pixels", n);
+    return 0;
+}
+
+static void detector_free(struct detector *detector)
+{
+    free(detector->number);
+    free(detector->photon_image);
+    free(detector->is_masked);
+    free(detector->events);
+}
+
+static size_t number_pixels(struct detector *detector, const uint32_t *pixel_mask)
+{
     uint32_t n = 0;
-    for (size_t i = 0; i < info->n_rows * info->n_columns; i++)
-        ret_number[i] = mask[i] ? UINT32_MAX : n++;
+    for (size_t i = 0; i < detector->n_pixels; i++) {
+        detector->is_masked[i] = pixel_mask[i] != 0;
+        detector->number[i] = pixel_mask[i] ? UINT32_MAX : n++;
+    }
     return n;
 }
 
-static int read_frames(struct frames *frames, size_t first_frame, struct photon_list *list, const uint32_t *number,
-                       struct photon_event *events, uint32_t *photon_image, struct err *err)
+static void mask_hot_pixels(struct detector *detector, const struct photon_list *list)
 {
+    for (size_t i = 0, hot = 0; i < detector->n_pixels && hot < list->n_hot; i++)
+        if (detector->number[i] == list->hot_pixels[hot]) {
+            detector->is_masked[i] = 1;
+            hot++;
+        }
+}
+
+static int read_frames(struct frames *frames, size_t first_frame, struct photon_list *list, struct detector *detector,
+                       struct err *err)
+{
+    struct photon_event *events = detector->events;
     int code = 0;
     for (size_t t = 0; t < list->n_frames && code == 0; t++) {
         size_t n = 0, n_invalid = 0;
@@ -104,19 +142,24 @@ static int read_frames(struct frames *frames, size_t first_frame, struct photon_
         if (code)
             break;
         for (size_t i = 0; i < n; i++) {
-            photon_image[events[i].pixel] += events[i].count;
-            events[i].pixel = number[events[i].pixel];
+            detector->photon_image[events[i].pixel] += events[i].count;
+            events[i].pixel = detector->number[events[i].pixel];
         }
         code = photon_list_add_frame(list, t, events, n, err);
         show_progress(t + 1, list->n_frames);
     }
-    return code ? code : photon_list_finish(list, err);
+    if (code == 0)
+        code = photon_list_finish(list, err);
+    if (code == 0)
+        mask_hot_pixels(detector, list);
+    return code;
 }
 
-/* ---- the whole of it ---------------------------------------------------------------------------------------------- */
+/* ---- the whole of it ----------------------------------------------------------------------------------------------
+ */
 
 static int correlate(const struct arguments *arguments, const struct frames *frames, const struct photon_list *list,
-                     const uint32_t *photon_image, struct outcome *outcome, struct err *err)
+                     const struct detector *detector, struct outcome *outcome, struct err *err)
 {
     struct ttcf ttcf;
     int code = ttcf_correlate(&ttcf, list, arguments->with_matrix, err);
@@ -130,8 +173,9 @@ static int correlate(const struct arguments *arguments, const struct frames *fra
     outcome->is_fitted = isf_fit(&ttcf, info->frame_time_s, &outcome->fit, &curve, &outcome->reason) == 0;
     struct result result = {.master_path = arguments->master_path,
                             .info = info,
-                            .pixel_mask = frames_pixel_mask(frames),
-                            .photon_image = photon_image,
+                            .is_masked = detector->is_masked,
+                            .n_hot_pixels = list->n_hot,
+                            .photon_image = detector->photon_image,
                             .first_frame = arguments->first_frame,
                             .ttcf = &ttcf,
                             .curve = &curve,
@@ -146,24 +190,22 @@ static int analyze_frames(const struct arguments *arguments, struct frames *fram
                           struct err *err)
 {
     const struct frames_info *info = frames_info(frames);
-    size_t n = info->n_rows * info->n_columns, end_frame = arguments->end_frame ? arguments->end_frame : info->n_frames;
+    size_t end_frame = arguments->end_frame ? arguments->end_frame : info->n_frames;
     if (end_frame > info->n_frames)
         return err_set(err, ERR_ARG, "frames %zu:%zu asked for, but %s has %zu", arguments->first_frame, end_frame,
                        arguments->master_path, info->n_frames);
     struct photon_list list = {0};
-    uint32_t *number = malloc(n * sizeof *number), *photon_image = calloc(n, sizeof *photon_image);
-    struct photon_event *events = malloc(n * sizeof *events);
-    int code = number && photon_image && events ? 0 : err_set(err, ERR_SYSTEM, "no memory for %zu pixels", n);
+    struct detector detector;
+    int code = detector_init(&detector, frames, err);
     if (code == 0)
-        code = photon_list_init(&list, number_pixels(frames, number), end_frame - arguments->first_frame, err);
+        code = photon_list_init(&list, number_pixels(&detector, frames_pixel_mask(frames)),
+                                end_frame - arguments->first_frame, err);
     if (code == 0)
-        code = read_frames(frames, arguments->first_frame, &list, number, events, photon_image, err);
+        code = read_frames(frames, arguments->first_frame, &list, &detector, err);
     if (code == 0)
-        code = correlate(arguments, frames, &list, photon_image, outcome, err);
+        code = correlate(arguments, frames, &list, &detector, outcome, err);
     photon_list_free(&list);
-    free(number);
-    free(photon_image);
-    free(events);
+    detector_free(&detector);
     return code;
 }
 
@@ -180,7 +222,8 @@ static int analyze(const struct arguments *arguments, struct outcome *outcome, s
     return code;
 }
 
-/* ---- saying it ---------------------------------------------------------------------------------------------------- */
+/* ---- saying it ----------------------------------------------------------------------------------------------------
+ */
 
 static void print_json_text(const char *key, const char *text)
 {

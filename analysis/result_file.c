@@ -12,8 +12,8 @@
 
 #define PROGRAM "isobar-analyze"
 #define VERSION "0.1"
-#define SEGMENTS 10      /* of the scan, for the viewer's stability plot */
-#define MATRIX_TILE 256  /* edge of a chunk of the full matrix: tiles below the diagonal are never written */
+#define SEGMENTS 10     /* of the scan, for the viewer's stability plot */
+#define MATRIX_TILE 256 /* edge of a chunk of the full matrix: tiles below the diagonal are never written */
 #define KEV_ANGSTROM 12.398419843320026 /* h c, CODATA */
 #define CONVENTION "g2 = baseline + contrast * |F|^2, |F|^2 = exp(-2 (t/tau)^beta)"
 
@@ -36,8 +36,7 @@ static void put_attribute(struct writer *writer, const char *path, const char *n
     if (!writer->ok)
         return;
     hid_t space = H5Screate(H5S_SCALAR);
-    hid_t attribute =
-        H5Acreate_by_name(writer->file, path, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t attribute = H5Acreate_by_name(writer->file, path, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
     writer->ok = attribute >= 0 && H5Awrite(attribute, type, value) >= 0;
     H5Aclose(attribute);
     H5Sclose(space);
@@ -121,7 +120,8 @@ static double *numbers(struct writer *writer, size_t n)
     return values;
 }
 
-/* ---- /xpcs/qmap --------------------------------------------------------------------------------------------------- */
+/* ---- /xpcs/qmap ---------------------------------------------------------------------------------------------------
+ */
 
 /* Mean over the valid pixels, 1/angstrom; NaN when the master tells no energy or distance. */
 static double mean_q(const struct result *result)
@@ -130,7 +130,7 @@ static double mean_q(const struct result *result)
     double sum = 0.0, wavenumber = 2.0 * M_PI * info->photon_energy_ev * 1e-3 / KEV_ANGSTROM;
     size_t n = 0;
     for (size_t i = 0; i < info->n_rows * info->n_columns; i++) {
-        if (result->pixel_mask[i])
+        if (result->is_masked[i])
             continue;
         double x = (double)(i % info->n_columns) - info->beam_center_x_px;
         double y = (double)(i / info->n_columns) - info->beam_center_y_px;
@@ -148,7 +148,7 @@ static void put_mask(struct writer *writer, const struct result *result)
     int32_t *mask = malloc(n * sizeof *mask);
     writer->ok = writer->ok && mask;
     for (size_t i = 0; writer->ok && i < n; i++)
-        mask[i] = result->pixel_mask[i] == 0;
+        mask[i] = result->is_masked[i] == 0;
     put_array(writer, "/xpcs/qmap/mask", H5T_NATIVE_INT32, 2, shape, shape, mask);
     free(mask);
     put_link(writer, "/xpcs/qmap/dynamic_roi_map", "/xpcs/qmap/mask"); /* one bin, number 1 */
@@ -173,7 +173,7 @@ static void put_qmap(struct writer *writer, const struct result *result)
     char hash[200];
     uint64_t mask_hash = UINT64_C(14695981039346656037); /* FNV-1a: the viewer's key for maps that are alike */
     for (size_t i = 0; i < info->n_rows * info->n_columns; i++)
-        mask_hash = (mask_hash ^ (result->pixel_mask[i] == 0)) * UINT64_C(1099511628211);
+        mask_hash = (mask_hash ^ (result->is_masked[i] == 0)) * UINT64_C(1099511628211);
     snprintf(hash, sizeof hash, "%016llx-%.9g-%.9g-%.9g-%.9g", (unsigned long long)mask_hash, info->beam_center_x_px,
              info->beam_center_y_px, info->detector_distance_m, info->photon_energy_ev);
     put_group(writer, "/xpcs/qmap", "NXcollection");
@@ -195,7 +195,8 @@ static void put_qmap(struct writer *writer, const struct result *result)
     put_names(writer, "/xpcs/qmap/map_units", "1/A", "deg");
 }
 
-/* ---- intensities -------------------------------------------------------------------------------------------------- */
+/* ---- intensities --------------------------------------------------------------------------------------------------
+ */
 
 static void put_means(struct writer *writer, const struct result *result)
 {
@@ -229,7 +230,8 @@ static void put_means(struct writer *writer, const struct result *result)
     free(image);
 }
 
-/* ---- correlations ------------------------------------------------------------------------------------------------- */
+/* ---- correlations -------------------------------------------------------------------------------------------------
+ */
 
 static void put_curve(struct writer *writer, const struct result *result)
 {
@@ -297,9 +299,15 @@ static void put_map_g2(struct writer *writer, const struct ttcf *ttcf)
 {
     size_t n = ttcf->map_n;
     double *g2 = numbers(writer, n);
-    for (size_t lag = 0; writer->ok && lag < n; lag++)
-        for (size_t i = 0; i + lag < n; i++)
-            g2[lag] += (double)ttcf->map[i * n + i + lag] / (double)(n - lag);
+    for (size_t lag = 0; writer->ok && lag < n; lag++) {
+        size_t n_cells = 0;
+        for (size_t i = 0; i + lag < n; i++) {
+            float c = ttcf->map[i * n + i + lag];
+            g2[lag] += isnan(c) ? 0.0 : (double)c;
+            n_cells += isnan(c) ? 0 : 1;
+        }
+        g2[lag] = n_cells ? g2[lag] / (double)n_cells : NAN;
+    }
     put_numbers(writer, "/xpcs/twotime/normalized_g2", g2, n, 1);
     put_array(writer, "/xpcs/twotime/normalized_g2_segments", H5T_NATIVE_DOUBLE, 3, (hsize_t[]){n, 1, 1}, NULL, g2);
     free(g2);
@@ -357,7 +365,8 @@ static void put_fit(struct writer *writer, const struct result *result)
     put_numbers(writer, "/xpcs/fit/g2_model", model, (size_t)result->curve->n, 1);
 }
 
-/* ---- /entry ------------------------------------------------------------------------------------------------------- */
+/* ---- /entry -------------------------------------------------------------------------------------------------------
+ */
 
 static void put_instrument(struct writer *writer, const struct frames_info *info)
 {
@@ -387,11 +396,12 @@ static void put_process(struct writer *writer, const struct result *result)
     struct tm utc;
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S+00:00", &utc);
-    snprintf(parameters, sizeof parameters,
-             "frames %zu to %zu of the series, counted from 0; one q bin of %zu pixels; errors by jackknife over %d pixel "
-             "groups; %s",
-             result->first_frame, result->first_frame + result->ttcf->n_frames - 1, result->ttcf->n_pixels,
-             TTCF_GROUPS, CONVENTION);
+    snprintf(
+        parameters, sizeof parameters,
+        "frames %zu to %zu of the series, counted from 0; one q bin of %zu pixels; errors by jackknife over %d pixel "
+        "groups; %s",
+        result->first_frame, result->first_frame + result->ttcf->n_frames - 1, result->ttcf->n_pixels, TTCF_GROUPS,
+        CONVENTION);
     put_group(writer, "/process", "NXprocess");
     put_text(writer, "/process/program", PROGRAM);
     put_text(writer, "/process/version", VERSION);
@@ -401,6 +411,7 @@ static void put_process(struct writer *writer, const struct result *result)
     put_integer(writer, "/process/n_frames", (int64_t)result->ttcf->n_frames);
     put_integer(writer, "/process/n_pixels", (int64_t)result->ttcf->n_pixels);
     put_integer(writer, "/process/n_photons", (int64_t)result->ttcf->n_photons);
+    put_integer(writer, "/process/n_hot_pixels", (int64_t)result->n_hot_pixels);
     put_integer(writer, "/process/n_empty_frames", (int64_t)result->ttcf->n_empty_frames);
     put_link(writer, "/entry/process", "/process");
 }
@@ -445,8 +456,8 @@ int result_file_write(const char *path, const struct result *result, struct err 
     errno = 0;
     struct writer writer = {.file = H5Fcreate(unfinished, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT)};
     if (writer.file < 0)
-        return err_set(err, ERR_IO, "result file %s cannot be made: %s; does the folder exist, and is there space?", path,
-                       errno ? strerror(errno) : "HDF5 refused");
+        return err_set(err, ERR_IO, "result file %s cannot be made: %s; does the folder exist, and is there space?",
+                       path, errno ? strerror(errno) : "HDF5 refused");
     writer.ok = true;
     put_group(&writer, "/xpcs", "NXcollection");
     put_qmap(&writer, result);
@@ -461,6 +472,6 @@ int result_file_write(const char *path, const struct result *result, struct err 
         return 0;
     int cause = errno;
     unlink(unfinished);
-    return err_set(err, ERR_IO, "result file %s cannot be written (%s); nothing was left behind; is the disk full?", path,
-                   cause ? strerror(cause) : "HDF5 refused");
+    return err_set(err, ERR_IO, "result file %s cannot be written (%s); nothing was left behind; is the disk full?",
+                   path, cause ? strerror(cause) : "HDF5 refused");
 }

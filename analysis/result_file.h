@@ -4,11 +4,10 @@
  * The data stand once, under /xpcs, in the layout that pyXpcsViewer opens; /entry shows the same datasets as NXxpcs by
  * hard links. One q bin, so far: all valid pixels. Beside those two layouts:
  *
- *     /xpcs/fit             tau_s, beta, contrast, baseline with their sigmas, g2_model; absent when the fit was refused,
- *                           then the attribute `reason` says why
- *     /xpcs/every_lag       g2, g2_mean, pairs_expected [n_frames], by lag in frames, both conventions of analysis/ttcf.h
- *     /xpcs/multitau        the curve that was fitted: g2 (ratio of sums) averaged in logarithmic bins of lag, with errors
- *                           from the jackknife; delay_list is in frames and not whole
+ *     /xpcs/fit             tau_s, beta, contrast, baseline with their sigmas, g2_model; absent when the fit was
+ * refused, then the attribute `reason` says why /xpcs/every_lag       g2, g2_mean, pairs_expected [n_frames], by lag in
+ * frames, both conventions of analysis/ttcf.h /xpcs/multitau        the curve that was fitted: g2 (ratio of sums)
+ * averaged in logarithmic bins of lag, with errors from the jackknife; delay_list is in frames and not whole
  *     /xpcs/twotime         correlation_map/c2_00001 [n, n], the upper half, zeros below; each line is the mean over
  *                           config/avg_frame frames, shot noise (lag 0) left out of the means of a binned map
  *
@@ -29,7 +28,8 @@
 struct result {
     const char *master_path;
     const struct frames_info *info;
-    const uint32_t *pixel_mask;   /* [n_rows * n_columns], 0: valid */
+    const uint8_t *is_masked; /* [n_rows * n_columns], by the master's mask or hot */
+    size_t n_hot_pixels;
     const uint32_t *photon_image; /* [n_rows * n_columns], photons of the whole scan */
     size_t first_frame;           /* of the series, counted from 0 */
     const struct ttcf *ttcf;

@@ -7,20 +7,21 @@
 #define GROUP_PIXELS 64 /* neighbours share a group: speckles do not straddle many */
 
 struct work {
-    uint32_t *row;          /* [n_frames] pair counts of the present frame with each later one */
-    size_t *cursor;         /* [n_pixels] first photon of each pixel that is not earlier than the present frame */
-    double *sum_c;          /* [n_frames] by lag */
-    uint32_t *n_c;          /* [n_frames] by lag */
-    double *pairs;          /* [n_frames] by lag, counted */
-    double *map_sum;        /* [map_n * map_n] */
+    uint32_t *row;   /* [n_frames] pair counts of the present frame with each later one */
+    size_t *cursor;  /* [n_pixels] first photon of each pixel that is not earlier than the present frame */
+    double *sum_c;   /* [n_frames] by lag */
+    uint32_t *n_c;   /* [n_frames] by lag */
+    double *pairs;   /* [n_frames] by lag, counted */
+    double *map_sum; /* [map_n * map_n] */
     uint32_t *map_count;
     double *group_photons[TTCF_GROUPS]; /* [n_frames], photons of each frame in one group */
-    uint64_t *group_pairs;  /* [n_frames] by lag, of one group */
+    uint64_t *group_pairs;              /* [n_frames] by lag, of one group */
 };
 
 static size_t group_of(size_t pixel) { return pixel / GROUP_PIXELS % TTCF_GROUPS; }
 
-/* ---- one row ------------------------------------------------------------------------------------------------------ */
+/* ---- one row ------------------------------------------------------------------------------------------------------
+ */
 
 /* Photon pairs of frame t with itself and every later frame; a pixel's list is ascending in time. */
 static void count_row(const struct photon_list *list, struct work *work, size_t t)
@@ -42,6 +43,7 @@ static void fold_row(struct ttcf *ttcf, struct work *work, size_t t)
 {
     const double *photons = ttcf->photons_per_frame;
     size_t n = ttcf->n_frames, map_row = t / ttcf->map_binning * ttcf->map_n;
+    size_t n_mapped = ttcf->map_n * ttcf->map_binning;
     float *matrix_row = ttcf->matrix ? ttcf->matrix + t * n - t * (t - 1) / 2 - t : NULL;
     for (size_t t2 = t; t2 < n; t2++) {
         size_t lag = t2 - t;
@@ -55,7 +57,7 @@ static void fold_row(struct ttcf *ttcf, struct work *work, size_t t)
             continue;
         work->sum_c[lag] += c;
         work->n_c[lag]++;
-        if (lag > 0) {
+        if ((lag > 0 || ttcf->map_binning == 1) && t2 < n_mapped) {
             work->map_sum[map_row + t2 / ttcf->map_binning] += c;
             work->map_count[map_row + t2 / ttcf->map_binning]++;
         }
@@ -68,11 +70,13 @@ static void finish_rows(struct ttcf *ttcf, const struct work *work)
         ttcf->g2_mean[lag] = work->n_c[lag] ? work->sum_c[lag] / work->n_c[lag] : NAN;
         ttcf->g2[lag] = ttcf->pairs_expected[lag] > 0.0 ? work->pairs[lag] / ttcf->pairs_expected[lag] : NAN;
     }
-    for (size_t i = 0; i < ttcf->map_n * ttcf->map_n; i++)
-        ttcf->map[i] = work->map_count[i] ? (float)(work->map_sum[i] / work->map_count[i]) : 0.0f;
+    for (size_t row = 0; row < ttcf->map_n; row++)
+        for (size_t i = row * ttcf->map_n + row; i < (row + 1) * ttcf->map_n; i++)
+            ttcf->map[i] = work->map_count[i] ? (float)(work->map_sum[i] / work->map_count[i]) : NAN;
 }
 
-/* ---- the jackknife's groups --------------------------------------------------------------------------------------- */
+/* ---- the jackknife's groups ---------------------------------------------------------------------------------------
+ */
 
 static void count_group_photons(const struct photon_list *list, struct work *work)
 {
@@ -97,6 +101,19 @@ static size_t count_group_pairs(const struct photon_list *list, struct work *wor
     return n_pixels;
 }
 
+/* sum over t of x[t] x[t + lag]; four sums at a time, which may be added in any order. */
+static double autocorrelation(const double *x, size_t n, size_t lag)
+{
+    double sum[4] = {0.0};
+    size_t t = 0;
+    for (; t + lag + 3 < n; t += 4)
+        for (size_t k = 0; k < 4; k++)
+            sum[k] += x[t + k] * x[t + k + lag];
+    for (; t + lag < n; t++)
+        sum[0] += x[t] * x[t + lag];
+    return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
 /* g2 of all pixels but one group's: pairs and frame sums without that group. Lag 0 is not used. */
 static void leave_out(struct ttcf *ttcf, const struct photon_list *list, struct work *work, size_t group)
 {
@@ -106,15 +123,13 @@ static void leave_out(struct ttcf *ttcf, const struct photon_list *list, struct 
         rest[t] = ttcf->photons_per_frame[t] - rest[t];
     g2[0] = NAN;
     for (size_t lag = 1; lag < n; lag++) {
-        double expected = 0.0;
-        for (size_t t = 0; t + lag < n; t++)
-            expected += rest[t] * rest[t + lag];
-        expected /= (double)n_pixels;
+        double expected = autocorrelation(rest, n, lag) / (double)n_pixels;
         g2[lag] = expected > 0.0 ? (work->pairs[lag] - (double)work->group_pairs[lag]) / expected : NAN;
     }
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------------------------
+ */
 
 static int allocate(struct ttcf *ttcf, struct work *work, int with_matrix, struct err *err)
 {
@@ -141,7 +156,8 @@ static int allocate(struct ttcf *ttcf, struct work *work, int with_matrix, struc
         work->group_photons[g] = calloc(n, sizeof(double));
         is_short = is_short || !ttcf->g2_without[g] || !work->group_photons[g];
     }
-    return is_short ? err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels", n, ttcf->n_pixels) : 0;
+    return is_short ? err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels", n, ttcf->n_pixels)
+                    : 0;
 }
 
 static void free_work(struct work *work)
@@ -189,6 +205,22 @@ static void correlate(struct ttcf *ttcf, const struct photon_list *list, struct 
         leave_out(ttcf, list, work, group);
 }
 
+/* A row's pair counts are 32 bits wide; none is above the largest sum of squares of a frame (Cauchy and Schwarz). */
+static int check_counts(const struct photon_list *list, struct err *err)
+{
+    for (size_t t = 0; t < list->n_frames; t++) {
+        double squares = 0.0;
+        for (size_t i = list->first_event[t]; i < list->first_event[t + 1]; i++)
+            squares += (double)list->events[i].count * (double)list->events[i].count;
+        if (!(squares <= UINT32_MAX))
+            return err_set(err, ERR_LIMIT,
+                           "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
+                           "mask the brightest pixels or attenuate the beam",
+                           t + 1, squares, (double)UINT32_MAX);
+    }
+    return 0;
+}
+
 int ttcf_correlate(struct ttcf *ret_ttcf, const struct photon_list *list, int with_matrix, struct err *err)
 {
     if (list->n_photons == 0)
@@ -196,8 +228,11 @@ int ttcf_correlate(struct ttcf *ret_ttcf, const struct photon_list *list, int wi
     struct ttcf ttcf = {.n_frames = list->n_frames, .n_pixels = list->n_pixels, .n_photons = list->n_photons};
     struct work work = {0};
     ttcf.map_binning = (list->n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
-    ttcf.map_n = (list->n_frames + ttcf.map_binning - 1) / ttcf.map_binning;
-    int code = allocate(&ttcf, &work, with_matrix, err);
+    ttcf.map_n = list->n_frames / ttcf.map_binning;
+    int code = check_counts(list, err);
+    if (code)
+        return code;
+    code = allocate(&ttcf, &work, with_matrix, err);
     if (code == 0)
         correlate(&ttcf, list, &work);
     free_work(&work);

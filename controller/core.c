@@ -184,6 +184,7 @@ static void next_step(struct core *core, struct core_actions *actions)
 static void advance_waiting(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
     set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+    set_pace(core, actions, PACE_LOADING);
     show_reasons(core, actions, reasons, false);
     if (reasons == 0)
         announce_step(core, actions);

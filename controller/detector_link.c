@@ -13,7 +13,8 @@
 #define WAIT_MS 2
 #define CONNECT_S 5.0
 #define READY_S 30.0
-#define BEAM_EVERY_S 5.0
+#define CONFIGURE_PACE 20.0 /* Channel Access answers in milliseconds of wall time */
+#define FREE_PACE 1e6
 #define PROGRESS_EVERY_S 5.0
 #define DEADLINE_MARGIN_S 120.0
 #define FRAMES_PER_FILE 1000
@@ -27,8 +28,7 @@ struct detector_link {
     struct instrument *instrument;
     struct epics *epics;
     struct eiger *eiger;
-    struct ring *ring;
-    int64_t beam_due_ns;
+    _Atomic(struct ring *) ring; /* set once */
     pthread_mutex_t mutex;
     struct detector_link_scan wanted; /* scan_number 0: none */
     bool is_abort_asked;
@@ -46,8 +46,10 @@ static int link_open(void *self, struct err *err)
 {
     struct detector_link *link = self;
     int code = link->epics ? 0 : epics_open(&link->epics, link->ca_address, err);
-    if (code == 0 && !link->ring)
-        code = ring_open(&link->ring, link->epics, link->ring_settings.current_pv, err);
+    struct ring *ring = link->ring;
+    if (code == 0 && !ring)
+        code = ring_open(&ring, link->epics, link->ring_settings.current_pv, err);
+    link->ring = ring;
     if (code == 0 && !link->eiger)
         code = eiger_open(&link->eiger, link->epics, link->settings.prefix, err);
     if (code == 0)
@@ -68,20 +70,6 @@ static void link_close(void *self)
         struct event event = scan_event(EVENT_SCAN_FAILED, &wanted, "the link to the detector was lost before it began");
         inbox_post(link->context->inbox, &event);
     }
-}
-
-static void post_beam(struct detector_link *link)
-{
-    int64_t now_ns = clock_now_ns(link->context->clock);
-    if (now_ns < link->beam_due_ns)
-        return;
-    link->beam_due_ns = now_ns + ns_from_s(BEAM_EVERY_S);
-    double current_ma;
-    bool is_valid;
-    ring_read(link->ring, &current_ma, &is_valid);
-    struct event event = inbox_event(EVENT_BEAM, NULL);
-    event.value[0] = is_valid ? current_ma : NAN;
-    inbox_post(link->context->inbox, &event);
 }
 
 static bool take_abort(struct detector_link *link)
@@ -136,7 +124,6 @@ static int follow(struct detector_link *link, const struct detector_link_scan *s
                            1.2 * length_s + DEADLINE_MARGIN_S, length_s, progress.n_images, scan->n_frames,
                            progress.status_message);
         }
-        post_beam(link);
         if (now_ns >= progress_due_ns) {
             progress_due_ns = now_ns + ns_from_s(PROGRESS_EVERY_S);
             struct event event = scan_event(EVENT_SCAN_PROGRESS, scan, NULL);
@@ -150,9 +137,11 @@ static int follow(struct detector_link *link, const struct detector_link_scan *s
 static int take_scan(struct detector_link *link, const struct detector_link_scan *scan, struct err *err)
 {
     char master_path[EIGER_PATH_MAX];
+    clock_request_pace(link->context->clock, "detector link", CONFIGURE_PACE);
     int code = configure(link, scan, err);
     if (code == 0)
         code = eiger_start(link->eiger, err);
+    clock_request_pace(link->context->clock, "detector link", FREE_PACE);
     if (code == 0) {
         struct event started = scan_event(EVENT_SCAN_STARTED, scan, NULL);
         inbox_post(link->context->inbox, &started);
@@ -171,7 +160,6 @@ static int link_work(void *self, struct err *err)
     struct detector_link *link = self;
     int64_t now_ns = clock_now_ns(link->context->clock);
     clock_sleep_until(link->context->clock, now_ns + NS_PER_S, WAIT_MS);
-    post_beam(link);
     pthread_mutex_lock(&link->mutex);
     struct detector_link_scan scan = link->wanted;
     link->wanted.scan_number = 0;
@@ -220,6 +208,16 @@ void detector_link_abort(struct detector_link *link)
     pthread_mutex_lock(&link->mutex);
     link->is_abort_asked = true;
     pthread_mutex_unlock(&link->mutex);
+}
+
+double detector_link_current_ma(struct detector_link *link)
+{
+    double current_ma = NAN;
+    bool is_valid = false;
+    struct ring *ring = link->ring;
+    if (ring)
+        ring_read(ring, &current_ma, &is_valid);
+    return is_valid ? current_ma : NAN;
 }
 
 void detector_link_join(struct detector_link *link)

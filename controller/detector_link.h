@@ -19,6 +19,10 @@ struct detector_link *detector_link_start(const struct beamline *settings, const
                                           struct instrument_context *context);
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);
 void detector_link_abort(struct detector_link *link);
+
+/* The latest ring current; NaN when it is not known. Never blocks; any thread. */
+double detector_link_current_ma(struct detector_link *link);
+
 void detector_link_join(struct detector_link *link);
 
 #endif

@@ -13,6 +13,7 @@
 #define DROP_CONFIRMATIONS 3  /* one slip of the cell is not a drop */
 #define SIGNIFICANCE 3.0      /* sigmas */
 #define STALL_S 60.0
+#define LIMIT_S 1800.0         /* a sample that creeps may still arrive with the membrane at its limit */
 #define CORRECTIONS_MAX 3
 #define AUTHORISE_S 60.0
 
@@ -38,7 +39,7 @@ static void enter(struct loading *loading, enum loading_state state, int64_t now
     loading->plateau_n = 0;
     loading->n_below = 0;
     loading->watch_t_ns = now_ns;
-    loading->moved_t_ns = now_ns;
+    loading->moved_t_ns = loading->free_t_ns = now_ns;
 }
 
 void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
@@ -249,12 +250,14 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     }
     double wanted_bar = before_bar + mirror(loading, rate) * dt_s;
     wanted_bar = clamp(wanted_bar, membrane_bar - loading->settings.leash_bar, membrane_bar + loading->settings.leash_bar);
-    wanted_bar = clamp(wanted_bar, authorised_bar_min, authorised_bar_max);
     double limited_bar = clamp(wanted_bar, 0.0, loading->settings.membrane_bar_max);
-    loading->is_at_limit = state == LOADING_RAMP && limited_bar != wanted_bar;
+    bool is_limited = limited_bar != wanted_bar;
+    if (!is_limited)
+        loading->free_t_ns = now_ns;
+    loading->is_at_limit = s_from_ns(now_ns - loading->free_t_ns) > LIMIT_S;
     if (rate != 0.0)
-        loading->command_bar = limited_bar;
-    if (rate != 0.0 && !loading->is_at_limit)
+        loading->command_bar = clamp(limited_bar, authorised_bar_min, authorised_bar_max);
+    if (rate != 0.0 && !is_limited)
         watch_stall(loading, now_ns, membrane_bar);
     else
         loading->moved_t_ns = now_ns;

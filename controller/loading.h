@@ -89,9 +89,10 @@ struct loading {
     int64_t t_ns;                    /* of the last step */
     int64_t watch_t_ns;
     int64_t moved_t_ns;              /* last time the membrane followed */
+    int64_t free_t_ns;               /* last time the command did not want to go beyond its limits */
     double moved_bar;
     bool is_stalled;                 /* the membrane does not follow the command */
-    bool is_at_limit;                /* the command stands at membrane_bar_max or at zero, short of the target */
+    bool is_at_limit;                /* the command has stood at membrane_bar_max or at zero for LIMIT_S */
     struct trend trend;
 };
 

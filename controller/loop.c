@@ -56,6 +56,7 @@ struct loop {
     bool is_store_failure_told;
     double pace_wanted;
     int64_t event_ns_last, membrane_ns_last, ruby_ns_last;
+    int64_t beam_ns_last;
     bool membrane_up, ruby_up, detector_up;
     int64_t scan_started_ns;
     char scan_master_path[EVENT_TEXT_MAX];
@@ -441,7 +442,7 @@ static void handle(struct loop *loop, struct event *event)
     }
 }
 
-/* Events of the loop's own: the journal's progress and the tick. */
+/* Events of the loop's own: the journal's progress, the ring current's latest value, and the tick. */
 static void handle_own(struct loop *loop)
 {
     struct err err = {0};
@@ -457,6 +458,13 @@ static void handle_own(struct loop *loop)
         loop->is_store_failure_told = true;
         struct event event = inbox_event(EVENT_JOURNAL_FAILED, err.message);
         event.t_ns = loop->now_ns;
+        handle(loop, &event);
+    }
+    if (s_from_ns(loop->now_ns - loop->beam_ns_last) > loop->context.cadence_s) {
+        loop->beam_ns_last = loop->now_ns;
+        struct event event = inbox_event(EVENT_BEAM, NULL);
+        event.t_ns = loop->now_ns;
+        event.value[0] = detector_link_current_ma(loop->detector);
         handle(loop, &event);
     }
     if (s_from_ns(loop->now_ns - loop->event_ns_last) > 0.4 * loop->context.cadence_s) {

@@ -16,7 +16,7 @@ struct membrane_link {
     struct store *store;
     struct instrument *instrument;
     struct membrane *membrane;
-    int64_t due_ns;
+    int64_t read_ns; /* when it was last read */
     pthread_mutex_t mutex;
     double setpoint_bar; /* NaN: nothing to write */
     double slew_bar_per_min;
@@ -87,11 +87,12 @@ static int read_once(struct membrane_link *link, struct err *err)
 static int link_work(void *self, struct err *err)
 {
     struct membrane_link *link = self;
-    clock_sleep_until(link->context->clock, link->due_ns, WAIT_MS_MAX);
+    int64_t due_ns = link->read_ns + ns_from_s(link->context->cadence_s / READS_PER_CADENCE);
+    clock_sleep_until(link->context->clock, due_ns, WAIT_MS_MAX);
     int64_t now_ns = clock_now_ns(link->context->clock);
     int code = write_wanted(link, err);
-    if (code == 0 && now_ns >= link->due_ns) {
-        link->due_ns = now_ns + ns_from_s(link->context->cadence_s / READS_PER_CADENCE);
+    if (code == 0 && now_ns >= due_ns) {
+        link->read_ns = now_ns;
         code = read_once(link, err);
     }
     return code;

@@ -21,6 +21,7 @@
 
 #define PATH_MAX_BYTES 1024
 #define POLL_MS 200
+#define WALL_S_MAX 1500 /* a rehearsal that holds for want of an operator is stopped, and has failed */
 #define LINE_EVERY_S 10 /* of progress when the output is not a terminal */
 #define ANSWER_MAX 4096
 
@@ -191,10 +192,16 @@ static int follow(struct rehearsal *rehearsal)
 {
     int status;
     pid_t pid;
+    int64_t deadline_wall_ns = clock_wall_ns() + WALL_S_MAX * NS_PER_S;
     while ((pid = waitpid(rehearsal->daemon, &status, WNOHANG)) == 0 || (pid < 0 && errno == EINTR)) {
         show_log(rehearsal);
         show_progress(rehearsal);
         fflush(stdout);
+        if (clock_wall_ns() > deadline_wall_ns) {
+            printf("\nrehearsal: no end after %d s on the wall: the run is stopped\n", WALL_S_MAX);
+            kill(rehearsal->daemon, SIGTERM);
+            deadline_wall_ns = INT64_MAX;
+        }
         usleep(POLL_MS * 1000);
     }
     show_log(rehearsal);

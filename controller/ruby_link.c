@@ -17,7 +17,7 @@ struct ruby_link {
     struct store *store;
     struct instrument *instrument;
     struct spectrometer *spectrometer;
-    int64_t due_ns;
+    int64_t read_ns; /* when the last exposure began */
     struct spectrum spectrum;
     float counts[SPECTRUM_MAX];
     struct ruby_fit fit;
@@ -103,11 +103,12 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
 static int link_work(void *self, struct err *err)
 {
     struct ruby_link *link = self;
-    clock_sleep_until(link->context->clock, link->due_ns, WAIT_MS_MAX);
+    int64_t due_ns = link->read_ns + ns_from_s(link->context->cadence_s);
+    clock_sleep_until(link->context->clock, due_ns, WAIT_MS_MAX);
     int64_t now_ns = clock_now_ns(link->context->clock);
-    if (now_ns < link->due_ns)
+    if (now_ns < due_ns)
         return 0;
-    link->due_ns = now_ns + ns_from_s(link->context->cadence_s);
+    link->read_ns = now_ns;
     int code = spectrometer_acquire(link->spectrometer, link->spectrometer_settings.exposure_s, &link->spectrum, err);
     if (code == 0)
         read_pressure(link, clock_now_ns(link->context->clock));

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -143,6 +144,8 @@ static void attach(struct epics *epics)
 static void *relay_main(void *context)
 {
     caRepeaterThread(context);
+    for (;;) /* EPICS's watchdog goes on looking at this thread: it must not end */
+        pause();
     return NULL;
 }
 

@@ -163,13 +163,13 @@ static int expose_frame(struct detector *detector, struct series *series, int64_
     return 0;
 }
 
-/* The pace at which frames are produced as fast as they are exposed; half of it while there is a backlog to work off.
- */
+/* The pace at which frames are produced as fast as they are exposed; a tenth of it while there is a backlog to work
+ * off, as after a moment in which the processors were busy with others. */
 static void request_pace(struct detector *detector, const struct series *series, double backlog_s)
 {
     double pace = PACE_MARGIN * series->frame_time_s / detector->frame_cost_s;
     if (backlog_s > BACKLOG_S_MAX)
-        pace *= 0.5;
+        pace *= 0.1;
     clock_request_pace(detector->clock, "detector", fmax(pace, 1.0));
 }
 
@@ -181,7 +181,7 @@ static int expose_trigger(struct detector *detector, struct series *series, stru
         int code = expose_frame(detector, series, t_ns, err);
         if (code)
             return code;
-        if (k % 32 == 31)
+        if (k % 8 == 7)
             request_pace(detector, series, s_from_ns(clock_now_ns(detector->clock) - t_ns));
     }
     return 0;
