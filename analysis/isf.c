@@ -7,9 +7,11 @@
 #include <string.h>
 
 #define BINS_PER_OCTAVE 10.0
-#define LAGS_MIN 12
+#define LAGS_MIN 22 /* an octave of base line beyond a dozen */
 #define ITERATIONS_MAX 200
-#define TAU_PER_SCAN_MAX (1.0 / 3.0)
+#define TAU_PER_SCAN_DEGENERATE (1.0 / 3.0)
+#define TAU_PER_SCAN_MAX 10.0
+#define FLAT_SIGMAS 5.0
 #define SIGNIFICANCE 4.0 /* sigmas of contrast that a decay must show */
 #define BETA_MIN 0.2
 #define BETA_MAX 4.0
@@ -30,7 +32,7 @@ void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, do
             end = n_frames;
         double weight = 0.0, sum_g2 = 0.0, sum_lag = 0.0;
         for (size_t lag = first; lag < end; lag++) {
-            if (!(pairs_expected[lag] > 0.0))
+            if (!(pairs_expected[lag] > 0.0) || isnan(g2[lag]))
                 continue;
             weight += pairs_expected[lag];
             sum_g2 += pairs_expected[lag] * g2[lag];
@@ -40,7 +42,7 @@ void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, do
             int i = ret_curve->n++;
             ret_curve->lag_s[i] = sum_lag / weight * frame_time_s;
             ret_curve->g2[i] = sum_g2 / weight;
-            ret_curve->g2_sigma[i] = 1.0 / sqrt(weight);
+            ret_curve->g2_sigma_pairs[i] = 1.0 / sqrt(weight);
         }
         first = end;
     }
@@ -58,7 +60,7 @@ static int residuals(const gsl_vector *p, void *data, gsl_vector *f)
     double contrast = exp(gsl_vector_get(p, P_LOG_CONTRAST)), baseline = gsl_vector_get(p, P_BASELINE);
     for (int i = 0; i < curve->n; i++) {
         double model = baseline + contrast * exp(-2.0 * pow(curve->lag_s[i] / tau_s, beta));
-        gsl_vector_set(f, (size_t)i, (model - curve->g2[i]) / curve->g2_sigma[i]);
+        gsl_vector_set(f, (size_t)i, (model - curve->g2[i]) / curve->g2_sigma_pairs[i]);
     }
     return GSL_SUCCESS;
 }
@@ -70,7 +72,7 @@ static int derivatives(const gsl_vector *p, void *data, gsl_matrix *jacobian)
     double contrast = exp(gsl_vector_get(p, P_LOG_CONTRAST));
     for (int i = 0; i < curve->n; i++) {
         double x = curve->lag_s[i] / tau_s, power = pow(x, beta), decay = exp(-2.0 * power);
-        double weight = 1.0 / curve->g2_sigma[i];
+        double weight = 1.0 / curve->g2_sigma_pairs[i];
         gsl_matrix_set(jacobian, (size_t)i, P_LOG_TAU, weight * contrast * decay * 2.0 * beta * power);
         gsl_matrix_set(jacobian, (size_t)i, P_BETA, weight * contrast * decay * -2.0 * power * log(x));
         gsl_matrix_set(jacobian, (size_t)i, P_LOG_CONTRAST, weight * contrast * decay);
@@ -84,7 +86,7 @@ static double mean_g2(const struct isf_curve *curve, int from, int to)
 {
     double sum = 0.0, weight = 0.0;
     for (int i = from; i < to; i++) {
-        double w = 1.0 / (curve->g2_sigma[i] * curve->g2_sigma[i]);
+        double w = 1.0 / (curve->g2_sigma_pairs[i] * curve->g2_sigma_pairs[i]);
         sum += w * curve->g2[i];
         weight += w;
     }
@@ -129,7 +131,8 @@ static int fit_curve(const struct isf_curve *curve, double parameters[P_COUNT], 
     /* ENOPROG means that rounding allows no further step: as good as converged when the parameters are finite. */
     bool is_finite = isfinite(parameters[0] + parameters[1] + parameters[2] + parameters[3]);
     if ((code != GSL_SUCCESS && code != GSL_ENOPROG) || !is_finite)
-        return err_set(err, ERR_FIT, "the fit of g2 did not converge: %s", gsl_strerror(code));
+        return err_set(err, ERR_FIT, "the fit of g2 did not converge (%s): no decay resolved between %.3g s and %.3g s",
+                       gsl_strerror(code), curve->lag_s[0], curve->lag_s[curve->n - 1]);
     if (!(parameters[P_BETA] > BETA_MIN && parameters[P_BETA] < BETA_MAX))
         return err_set(err, ERR_FIT,
                        "the fit of g2 ended at beta %.2f, outside %.1f to %.1f: no KWW decay in this scan",
@@ -137,63 +140,109 @@ static int fit_curve(const struct isf_curve *curve, double parameters[P_COUNT], 
     return 0;
 }
 
-/* Delete-one-group jackknife: sigma^2 = (G - 1) / G * sum (x_g - mean)^2. */
-static int jackknife(const struct ttcf *ttcf, double frame_time_s, const double parameters[P_COUNT],
+/* Delete-one-group jackknife: sigma^2 = (G - 1) / G * sum (x_g - mean)^2; the samples are `stride` numbers apart. */
+static double jackknife_sigma(const double *samples, size_t stride)
+{
+    double mean = 0.0, sum = 0.0;
+    for (size_t g = 0; g < TTCF_GROUPS; g++)
+        mean += samples[g * stride] / TTCF_GROUPS;
+    for (size_t g = 0; g < TTCF_GROUPS; g++)
+        sum += (samples[g * stride] - mean) * (samples[g * stride] - mean);
+    return sqrt(sum * (TTCF_GROUPS - 1.0) / TTCF_GROUPS);
+}
+
+/* The curves without one group each. A bin that one of them lacks (no pairs left in it) has no sigma: NaN. */
+static void leave_groups_out(const struct ttcf *ttcf, double frame_time_s, struct isf_curve *curve,
+                             struct isf_curve ret_without[TTCF_GROUPS])
+{
+    double samples[TTCF_GROUPS][ISF_BINS_MAX];
+    bool is_whole = true;
+    for (int g = 0; g < TTCF_GROUPS; g++) {
+        isf_bin(ttcf->g2_without[g], ttcf->pairs_expected, ttcf->n_frames, frame_time_s, &ret_without[g]);
+        memcpy(samples[g], ret_without[g].g2, sizeof samples[g]);
+        is_whole = is_whole && ret_without[g].n == curve->n;
+    }
+    for (int i = 0; i < curve->n; i++)
+        curve->g2_sigma[i] = is_whole ? jackknife_sigma(&samples[0][i], ISF_BINS_MAX) : NAN;
+}
+
+static int jackknife(const struct isf_curve without[TTCF_GROUPS], const double parameters[P_COUNT],
                      double ret_sigma[P_COUNT], struct err *err)
 {
-    double values[TTCF_GROUPS][P_COUNT], chi2;
+    double samples[TTCF_GROUPS][P_COUNT], chi2;
     for (int g = 0; g < TTCF_GROUPS; g++) {
-        struct isf_curve curve;
-        isf_bin(ttcf->g2_without[g], ttcf->pairs_expected, ttcf->n_frames, frame_time_s, &curve);
-        memcpy(values[g], parameters, sizeof values[g]);
-        int code = fit_curve(&curve, values[g], &chi2, err);
+        memcpy(samples[g], parameters, sizeof samples[g]);
+        int code = fit_curve(&without[g], samples[g], &chi2, err);
         if (code)
             return err_prefix(err, "without group %d of %d of the pixels", g + 1, TTCF_GROUPS);
-        values[g][P_LOG_TAU] = exp(values[g][P_LOG_TAU]);
-        values[g][P_LOG_CONTRAST] = exp(values[g][P_LOG_CONTRAST]);
+        samples[g][P_LOG_TAU] = exp(samples[g][P_LOG_TAU]);
+        samples[g][P_LOG_CONTRAST] = exp(samples[g][P_LOG_CONTRAST]);
     }
-    for (int i = 0; i < P_COUNT; i++) {
-        double mean = 0.0, sum = 0.0;
-        for (int g = 0; g < TTCF_GROUPS; g++)
-            mean += values[g][i] / TTCF_GROUPS;
-        for (int g = 0; g < TTCF_GROUPS; g++)
-            sum += (values[g][i] - mean) * (values[g][i] - mean);
-        ret_sigma[i] = sqrt(sum * (TTCF_GROUPS - 1.0) / TTCF_GROUPS);
-    }
+    for (int i = 0; i < P_COUNT; i++)
+        ret_sigma[i] = jackknife_sigma(&samples[0][i], P_COUNT);
+    return 0;
+}
+
+/* Whether there is anything to fit: g2 against its own mean, with room for the speckle noise that the weights omit. */
+static int check_curve(const struct isf_curve *curve, size_t n_frames, struct err *err)
+{
+    if (curve->n < LAGS_MIN)
+        return err_set(err, ERR_FIT, "%zu frames give %d lags with photon pairs, expected at least %d", n_frames,
+                       curve->n, LAGS_MIN);
+    double mean = mean_g2(curve, 0, curve->n), chi2 = 0.0, expected = curve->n - 1.0;
+    for (int i = 0; i < curve->n; i++)
+        chi2 += pow((curve->g2[i] - mean) / curve->g2_sigma_pairs[i], 2.0);
+    if (!(chi2 > expected + FLAT_SIGMAS * sqrt(2.0 * expected)))
+        return err_set(err, ERR_FIT,
+                       "g2 is flat within its noise (%.5f, reduced chi2 %.2f): no decay between %.3g s and %.3g s; "
+                       "too few photons, or tau far from these times",
+                       mean, chi2 / expected, curve->lag_s[0], curve->lag_s[curve->n - 1]);
+    return 0;
+}
+
+static int check_fit(const struct isf_fit *fit, double scan_s, double lag_s_first, struct err *err)
+{
+    if (!(fit->tau_s > lag_s_first && fit->tau_s < TAU_PER_SCAN_MAX * scan_s))
+        return err_set(err, ERR_FIT, "tau %.3g s is outside what a scan of %.4g s with a first lag of %.3g s can tell",
+                       fit->tau_s, scan_s, lag_s_first);
+    if (!(fit->contrast > SIGNIFICANCE * fit->contrast_sigma))
+        return err_set(err, ERR_FIT,
+                       "contrast %.5f +- %.5f is not significant (%.0f sigma): no decay seen in this scan",
+                       fit->contrast, fit->contrast_sigma, SIGNIFICANCE);
     return 0;
 }
 
 int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fit, struct isf_curve *ret_curve,
             struct err *err)
 {
-    double parameters[P_COUNT], sigma[P_COUNT], chi2;
+    double parameters[P_COUNT], sigma[P_COUNT], chi2, scan_s = (double)ttcf->n_frames * frame_time_s;
+    struct isf_curve without[TTCF_GROUPS];
     gsl_set_error_handler_off();
     isf_bin(ttcf->g2, ttcf->pairs_expected, ttcf->n_frames, frame_time_s, ret_curve);
-    if (ret_curve->n < LAGS_MIN + (int)BINS_PER_OCTAVE)
-        return err_set(err, ERR_FIT, "%zu frames give %d lags with photon pairs, expected at least %d", ttcf->n_frames,
-                       ret_curve->n, LAGS_MIN + (int)BINS_PER_OCTAVE);
-    guess(ret_curve, parameters);
-    int code = fit_curve(ret_curve, parameters, &chi2, err);
-    if (code == 0)
-        code = jackknife(ttcf, frame_time_s, parameters, sigma, err);
+    leave_groups_out(ttcf, frame_time_s, ret_curve, without);
+    int code = check_curve(ret_curve, ttcf->n_frames, err);
     if (code)
         return code;
-    double contrast = exp(parameters[P_LOG_CONTRAST]);
-    if (!(contrast > SIGNIFICANCE * sigma[P_LOG_CONTRAST]))
-        return err_set(err, ERR_FIT, "contrast %.5f +- %.5f is not significant: no decay seen in this scan", contrast,
-                       sigma[P_LOG_CONTRAST]);
-    double tau_s = exp(parameters[P_LOG_TAU]);
-    *ret_fit = (struct isf_fit){
-        .tau_s = tau_s,
+    guess(ret_curve, parameters);
+    code = fit_curve(ret_curve, parameters, &chi2, err);
+    if (code == 0)
+        code = jackknife(without, parameters, sigma, err);
+    if (code)
+        return code;
+    struct isf_fit fit = {
+        .tau_s = exp(parameters[P_LOG_TAU]),
         .tau_s_sigma = sigma[P_LOG_TAU],
         .beta = parameters[P_BETA],
         .beta_sigma = sigma[P_BETA],
-        .contrast = contrast,
+        .contrast = exp(parameters[P_LOG_CONTRAST]),
         .contrast_sigma = sigma[P_LOG_CONTRAST],
         .baseline = parameters[P_BASELINE],
         .baseline_sigma = sigma[P_BASELINE],
         .chi2_reduced = chi2 / (ret_curve->n - P_COUNT),
-        .is_degenerate = tau_s > TAU_PER_SCAN_MAX * (double)ttcf->n_frames * frame_time_s,
     };
-    return 0;
+    fit.is_degenerate = fit.tau_s > TAU_PER_SCAN_DEGENERATE * scan_s;
+    code = check_fit(&fit, scan_s, ret_curve->lag_s[0], err);
+    if (code == 0)
+        *ret_fit = fit;
+    return code;
 }

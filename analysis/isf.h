@@ -31,15 +31,21 @@ struct isf_curve {
     int n;
     double lag_s[ISF_BINS_MAX];
     double g2[ISF_BINS_MAX];
-    double g2_sigma[ISF_BINS_MAX]; /* from pair statistics */
+    double g2_sigma_pairs[ISF_BINS_MAX]; /* from pair statistics: the fit's weights */
+    double g2_sigma[ISF_BINS_MAX];       /* by the jackknife: the true one, to about a fifth; isf_fit fills it */
 };
 
 /* Averages g2 [n_frames] in logarithmic bins of lag, weighted with pairs_expected [n_frames]; lag 0 is left out. */
 void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, double frame_time_s,
              struct isf_curve *ret_curve);
 
-/* Fits the whole scan. Errors: ERR_FIT with the reason (too few lags, no decay inside the scan, not converged, contrast
- * not significant). */
+/*
+ * Fits the whole scan.
+ *   ret_curve  what was fitted; filled, also when the fit is refused
+ * Errors: ERR_FIT with the reason: too few lags; g2 flat within its noise; not converged; beta outside 0.2 to 4; tau
+ * below the shortest lag or above ten scans; contrast below 4 sigma. Also when only a jackknife sample fails: a result
+ * that hangs on one sixteenth of the pixels is none.
+ */
 int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fit, struct isf_curve *ret_curve,
             struct err *err);
 

@@ -118,7 +118,7 @@ static void begin_loading(struct core *core, struct core_actions *actions)
                   step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
                   has_isobar ? next->drift_gpa_max : 0.12, core->membrane_bar, core->now_ns);
     core->loading_state_shown = LOADING_IDLE;
-    core->authorised_bar_min = core->authorised_bar_max = core->membrane_bar;
+    core->authorised_bar_min = core->authorised_bar_max = core->loading.command_bar;
     core->range_intent_number = 0;
     core->is_holding = false;
     double slew = step->rate_bar_per_min > back_off_bar_per_min ? step->rate_bar_per_min : back_off_bar_per_min;
@@ -261,7 +261,7 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
         loading_hold(loading);
     if (!must_hold && core->is_holding) {
         loading_resume(loading, core->membrane_bar, core->now_ns);
-        core->authorised_bar_min = core->authorised_bar_max = core->membrane_bar;
+        core->authorised_bar_min = core->authorised_bar_max = loading->command_bar;
         core->range_intent_number = 0;
     }
     core->is_holding = must_hold;

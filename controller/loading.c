@@ -55,7 +55,7 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .rate_bar_per_s = rate_bar_per_s,
         .isobar_s = isobar_s,
         .drift_gpa_max = drift_gpa_max,
-        .command_bar = membrane_bar,
+        .command_bar = clamp(membrane_bar, 0.0, settings->membrane_bar_max), /* an empty membrane may read -0.01 bar */
         .t_ns = now_ns,
         .moved_bar = membrane_bar,
     };
@@ -303,6 +303,6 @@ void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns
     bool was_settled = loading->state_held == LOADING_WATCH || loading->state_held == LOADING_RECENTRE;
     trend_clear(&loading->trend);
     loading->t_ns = now_ns;
-    loading->command_bar = membrane_bar;
+    loading->command_bar = clamp(membrane_bar, 0.0, loading->settings.membrane_bar_max);
     enter(loading, was_settled ? loading->state_held : LOADING_RAMP, now_ns);
 }

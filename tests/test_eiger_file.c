@@ -28,13 +28,30 @@ static uint32_t mask[N_PIXELS];
 
 static struct eiger_file_settings settings_of(const char *stem, int bit_depth, int n_images)
 {
-    return (struct eiger_file_settings){
-        .directory = directory, .stem = stem, .width = WIDTH, .height = HEIGHT, .bit_depth = bit_depth,
-        .n_images = n_images, .n_triggers = 1, .n_images_per_file = 4, .pixel_mask = mask, .count_time_s = 0.0999,
-        .frame_time_s = 0.1, .readout_time_s = 1e-7, .photon_energy_ev = 21000, .threshold_ev = 10500,
-        .beam_center_x_px = 50, .beam_center_y_px = 30, .distance_m = 1.5, .pixel_size_m = 75e-6,
-        .sensor_thickness_m = 450e-6, .count_cutoff = 100000, .description = "test", .serial_number = "1",
-        .firmware_version = "1.8.0", .utc_ns = 1700000000123456789};
+    return (struct eiger_file_settings){.directory = directory,
+                                        .stem = stem,
+                                        .width = WIDTH,
+                                        .height = HEIGHT,
+                                        .bit_depth = bit_depth,
+                                        .n_images = n_images,
+                                        .n_triggers = 1,
+                                        .n_images_per_file = 4,
+                                        .pixel_mask = mask,
+                                        .count_time_s = 0.0999,
+                                        .frame_time_s = 0.1,
+                                        .readout_time_s = 1e-7,
+                                        .photon_energy_ev = 21000,
+                                        .threshold_ev = 10500,
+                                        .beam_center_x_px = 50,
+                                        .beam_center_y_px = 30,
+                                        .distance_m = 1.5,
+                                        .pixel_size_m = 75e-6,
+                                        .sensor_thickness_m = 450e-6,
+                                        .count_cutoff = 100000,
+                                        .description = "test",
+                                        .serial_number = "1",
+                                        .firmware_version = "1.8.0",
+                                        .utc_ns = 1700000000123456789};
 }
 
 /* Random events of one frame, sorted, with the largest counts the depth allows among them; also as a dense image. */
@@ -160,8 +177,7 @@ int main(void)
     for (size_t i = 0; i < 3; i++)
         for (int k = 0; k <= 3; k++) {
             char path[512];
-            snprintf(path, sizeof path, k ? "%s/%s_data_%06d.h5" : "%s/%s_master.h5", directory,
-                     stems[i], k);
+            snprintf(path, sizeof path, k ? "%s/%s_data_%06d.h5" : "%s/%s_master.h5", directory, stems[i], k);
             unlink(path);
         }
     rmdir(directory);

@@ -22,6 +22,7 @@
 
 #define N_SEEDS 10
 #define RUBY_SIGMA_GPA 0.005
+#define MEMBRANE_SIGMA_BAR 0.005
 #define NIGHT_S_MAX 100000
 
 enum fault { FAULT_NONE, FAULT_MEMBRANE, FAULT_SPECTROMETER, FAULT_DETECTOR, FAULT_BEAM, FAULT_DISK };
@@ -212,7 +213,8 @@ static void drive_instruments(struct night *night)
     }
     if (t_s >= night->membrane_due_s && !(night->fault == FAULT_MEMBRANE && night->is_fault_now)) {
         night->membrane_due_s = t_s + night->cadence_s / 5.0;
-        send_value(night, EVENT_MEMBRANE, plant_membrane_bar(&night->plant), night->input.membrane_bar_setpoint);
+        double noise_bar = MEMBRANE_SIGMA_BAR * random_normal(&night->random); /* an empty membrane may read below zero */
+        send_value(night, EVENT_MEMBRANE, night->plant.membrane_bar + noise_bar, night->input.membrane_bar_setpoint);
     }
     if (night->scan_end_ns && night->now_ns >= night->scan_end_ns)
         send_scan(night, EVENT_SCAN_COMPLETE);
@@ -268,7 +270,8 @@ static void play(struct night *night, uint64_t seed)
 static uint64_t draw_seed(int k)
 {
     const char *given = getenv("SEED");
-    return given && *given ? strtoull(given, NULL, 10) + (uint64_t)k : (uint64_t)time(NULL) * 100 + (uint64_t)k;
+    uint64_t first = given && *given ? strtoull(given, NULL, 10) : 100 * (uint64_t)time(NULL);
+    return first + (uint64_t)k;
 }
 
 static void assert_complete(const struct night *night)

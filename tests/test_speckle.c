@@ -1,8 +1,8 @@
 /*
  * Goal: the simulated photons carry the dynamics they were asked for, and the truth written beside a scan is right.
- * Method: draw a few thousand frames of 160 x 160 pixels at known tau and beta, estimate g2 the plain way (averages over
- * pixels and starts of products of counts), fit contrast, tau, beta and base line, and compare. The tolerances are those
- * the task states; the statistics are three times better. Poisson counts and exact repetition are checked beside.
+ * Method: draw a few thousand frames of 160 x 160 pixels at known tau and beta, estimate g2 the plain way (averages
+ * over pixels and starts of products of counts), fit contrast, tau, beta and base line, and compare. The tolerances are
+ * those the task states; the statistics are three times better. Poisson counts and exact repetition are checked beside.
  */
 #include <setjmp.h>
 #include <stdarg.h>
