@@ -158,9 +158,9 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
     static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
     struct ruby_fit fit;
     int n, code = spectrum_file_read(path, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
-    if (code == 0)
-        code = ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err);
     if (code)
+        return code;
+    if (ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err))
         return err_prefix(err, "%s", path);
     double slope = ruby_slope_gpa_per_nm(scale, fit.r1_nm, options->lambda0_nm);
     printf("%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"

@@ -82,7 +82,7 @@ static struct binding *binding_make(dbCommon *record, const DBLINK *link)
     struct binding *binding = calloc(1, sizeof *binding);
     assert(binding && link->type == INST_IO);
     binding->record = record;
-    binding->parameter = (enum parameter)atoi(link->value.instio.string); /* written by write_database below */
+    binding->parameter = (enum parameter)strtoul(link->value.instio.string, NULL, 10); /* of write_record */
     assert(binding->parameter < PARAMETER_COUNT);
     record->dpvt = binding;
     record->udf = FALSE;

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include <ftw.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -86,7 +87,8 @@ static int set_up(void **state)
     assert_true(n > 0);
     program[n] = '\0';
     *strrchr(program, '/') = '\0';
-    strcpy(strrchr(program, '/'), "/bin/isobar-sim");
+    char *folder = strrchr(program, '/');
+    memcpy(folder, "/bin/isobar-sim", sizeof "/bin/isobar-sim");
     assert_non_null(mkdtemp(directory));
     snprintf(raw, sizeof raw, "%s/raw", directory);
     mkdir(raw, 0700);
@@ -100,6 +102,12 @@ static int set_up(void **state)
     return 0;
 }
 
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status, (void)kind, (void)walk;
+    return remove(path);
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -107,9 +115,7 @@ static int tear_down(void **state)
     epics_close(epics);
     end(ioc_pid, SIGTERM);
     end(world_pid, SIGTERM);
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", directory);
-    return system(command);
+    return nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static struct eiger_scan scan_of(const char *name, int n_frames)
