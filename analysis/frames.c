@@ -376,5 +376,7 @@ int frames_read(struct frames *frames, size_t frame_index, struct photon_event *
     int code = read_chunk(frames, part, frame_index - part->first_frame, &n_bytes, err);
     if (code == 0)
         code = bslz4_decode_frame(&frames->shape, frames->chunk, n_bytes, ret_events, ret_n, ret_n_invalid, err);
-    return code ? err_prefix(err, "%s, frame %zu of %zu", part->path, frame_index + 1, frames->info.n_frames) : 0;
+    if (code)
+        err_prefix(err, "%s, frame %zu of %zu", part->path, frame_index + 1, frames->info.n_frames);
+    return code;
 }

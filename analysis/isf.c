@@ -9,6 +9,8 @@
 #define BINS_PER_OCTAVE 10.0
 #define LAGS_MIN 22 /* an octave of base line beyond a dozen */
 #define ITERATIONS_MAX 200
+#define STEP_TOLERANCE 1e-9
+#define GRADIENT_TOLERANCE 1e-6 /* leaves each parameter within 1e-3 of its sigma; a smaller one drowns in rounding */
 #define TAU_PER_SCAN_DEGENERATE (1.0 / 3.0)
 #define TAU_PER_SCAN_MAX 10.0
 #define FLAT_SIGMAS 5.0
@@ -113,30 +115,32 @@ static void guess(const struct isf_curve *curve, double start[P_COUNT])
     start[P_BASELINE] = baseline;
 }
 
-static int fit_curve(const struct isf_curve *curve, double parameters[P_COUNT], double *ret_chi2, struct err *err)
+static int fit_curve(const struct isf_curve *curve, double ret_parameters[P_COUNT], double *ret_chi2, struct err *err)
 {
+    guess(curve, ret_parameters);
     gsl_multifit_nlinear_parameters settings = gsl_multifit_nlinear_default_parameters();
     struct isf_curve data = *curve;
     gsl_multifit_nlinear_fdf problem = {
         .f = residuals, .df = derivatives, .n = (size_t)curve->n, .p = P_COUNT, .params = &data};
     gsl_multifit_nlinear_workspace *workspace =
         gsl_multifit_nlinear_alloc(gsl_multifit_nlinear_trust, &settings, (size_t)curve->n, P_COUNT);
-    gsl_vector_view start = gsl_vector_view_array(parameters, P_COUNT);
+    gsl_vector_view start = gsl_vector_view_array(ret_parameters, P_COUNT);
     gsl_multifit_nlinear_init(&start.vector, &problem, workspace);
-    int info, code = gsl_multifit_nlinear_driver(ITERATIONS_MAX, 1e-9, 1e-9, 0.0, NULL, NULL, &info, workspace);
+    int info, code = gsl_multifit_nlinear_driver(ITERATIONS_MAX, STEP_TOLERANCE, GRADIENT_TOLERANCE, 0.0, NULL, NULL,
+                                                 &info, workspace);
     gsl_blas_ddot(gsl_multifit_nlinear_residual(workspace), gsl_multifit_nlinear_residual(workspace), ret_chi2);
     for (size_t i = 0; i < P_COUNT; i++)
-        parameters[i] = gsl_vector_get(gsl_multifit_nlinear_position(workspace), i);
+        ret_parameters[i] = gsl_vector_get(gsl_multifit_nlinear_position(workspace), i);
     gsl_multifit_nlinear_free(workspace);
     /* ENOPROG means that rounding allows no further step: as good as converged when the parameters are finite. */
-    bool is_finite = isfinite(parameters[0] + parameters[1] + parameters[2] + parameters[3]);
+    bool is_finite = isfinite(ret_parameters[0] + ret_parameters[1] + ret_parameters[2] + ret_parameters[3]);
     if ((code != GSL_SUCCESS && code != GSL_ENOPROG) || !is_finite)
         return err_set(err, ERR_FIT, "the fit of g2 did not converge (%s): no decay resolved between %.3g s and %.3g s",
                        gsl_strerror(code), curve->lag_s[0], curve->lag_s[curve->n - 1]);
-    if (!(parameters[P_BETA] > BETA_MIN && parameters[P_BETA] < BETA_MAX))
+    if (!(ret_parameters[P_BETA] > BETA_MIN && ret_parameters[P_BETA] < BETA_MAX))
         return err_set(err, ERR_FIT,
                        "the fit of g2 ended at beta %.2f, outside %.1f to %.1f: no KWW decay in this scan",
-                       parameters[P_BETA], BETA_MIN, BETA_MAX);
+                       ret_parameters[P_BETA], BETA_MIN, BETA_MAX);
     return 0;
 }
 
@@ -166,15 +170,15 @@ static void leave_groups_out(const struct ttcf *ttcf, double frame_time_s, struc
         curve->g2_sigma[i] = is_whole ? jackknife_sigma(&samples[0][i], ISF_BINS_MAX) : NAN;
 }
 
-static int jackknife(const struct isf_curve without[TTCF_GROUPS], const double parameters[P_COUNT],
-                     double ret_sigma[P_COUNT], struct err *err)
+static int jackknife(const struct isf_curve without[TTCF_GROUPS], double ret_sigma[P_COUNT], struct err *err)
 {
     double samples[TTCF_GROUPS][P_COUNT], chi2;
     for (int g = 0; g < TTCF_GROUPS; g++) {
-        memcpy(samples[g], parameters, sizeof samples[g]);
         int code = fit_curve(&without[g], samples[g], &chi2, err);
-        if (code)
-            return err_prefix(err, "without group %d of %d of the pixels", g + 1, TTCF_GROUPS);
+        if (code) {
+            err_prefix(err, "without group %d of %d of the pixels", g + 1, TTCF_GROUPS);
+            return code;
+        }
         samples[g][P_LOG_TAU] = exp(samples[g][P_LOG_TAU]);
         samples[g][P_LOG_CONTRAST] = exp(samples[g][P_LOG_CONTRAST]);
     }
@@ -223,10 +227,9 @@ int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fi
     int code = check_curve(ret_curve, ttcf->n_frames, err);
     if (code)
         return code;
-    guess(ret_curve, parameters);
     code = fit_curve(ret_curve, parameters, &chi2, err);
     if (code == 0)
-        code = jackknife(without, parameters, sigma, err);
+        code = jackknife(without, sigma, err);
     if (code)
         return code;
     struct isf_fit fit = {

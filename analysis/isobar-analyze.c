@@ -163,8 +163,10 @@ static int correlate(const struct arguments *arguments, const struct frames *fra
 {
     struct ttcf ttcf;
     int code = ttcf_correlate(&ttcf, list, arguments->with_matrix, err);
-    if (code)
-        return err_prefix(err, "%s", arguments->master_path);
+    if (code) {
+        err_prefix(err, "%s", arguments->master_path);
+        return code;
+    }
     struct isf_curve curve;
     const struct frames_info *info = frames_info(frames);
     outcome->n_frames = ttcf.n_frames;
