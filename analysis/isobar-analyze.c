@@ -199,9 +199,12 @@ static int analyze_frames(const struct arguments *arguments, struct frames *fram
     struct photon_list list = {0};
     struct detector detector;
     int code = detector_init(&detector, frames, err);
-    if (code == 0)
-        code = photon_list_init(&list, number_pixels(&detector, frames_pixel_mask(frames)),
-                                end_frame - arguments->first_frame, err);
+    if (code == 0) {
+        size_t n_valid = number_pixels(&detector, frames_pixel_mask(frames));
+        code = photon_list_init(&list, n_valid, end_frame - arguments->first_frame, err);
+        if (code)
+            err_prefix(err, "%s", arguments->master_path);
+    }
     if (code == 0)
         code = read_frames(frames, arguments->first_frame, &list, &detector, err);
     if (code == 0)

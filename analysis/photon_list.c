@@ -33,7 +33,8 @@ int photon_list_add_frame(struct photon_list *list, size_t frame_index, const st
         list->events = larger;
         list->size_events = size;
     }
-    memcpy(list->events + list->n_events, events, n * sizeof *events);
+    if (n > 0) /* the first frame may be empty, and then there is no array yet */
+        memcpy(list->events + list->n_events, events, n * sizeof *events);
     list->n_events += n;
     list->first_event[frame_index + 1] = list->n_events;
     return 0;

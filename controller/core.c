@@ -17,7 +17,7 @@
 #define SETPOINT_BAR_STEP 0.002     /* smaller changes are not worth a write */
 
 static const char *const phase_names[CORE_PHASE_COUNT] = {
-    "waiting for instruments", "journal", "preloaded", "loading", "isobar", "finished",
+    "waiting", "journal", "preloaded", "loading", "isobar", "finished",
 };
 
 const char *core_phase_name(enum core_phase phase)
@@ -161,6 +161,7 @@ static void begin_step(struct core *core, struct core_actions *actions)
 
 static void finish(struct core *core, struct core_actions *actions, bool is_stopped)
 {
+    set_pace(core, actions, 1.0);
     enter(core, actions, CORE_FINISHED);
     add(actions, ACTION_FINISHED)->integer[0] = is_stopped;
 }

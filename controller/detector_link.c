@@ -21,14 +21,13 @@
 
 struct detector_link {
     struct beamline_detector settings;
-    struct beamline_ring ring_settings;
     char ca_address[64];
     char run_uid[64];
     struct instrument_context *context;
     struct instrument *instrument;
     struct epics *epics;
     struct eiger *eiger;
-    _Atomic(struct ring *) ring; /* set once */
+    struct ring *ring;
     pthread_mutex_t mutex;
     struct detector_link_scan wanted; /* scan_number 0: none */
     bool is_abort_asked;
@@ -45,15 +44,7 @@ static struct event scan_event(enum event_kind kind, const struct detector_link_
 static int link_open(void *self, struct err *err)
 {
     struct detector_link *link = self;
-    int code = link->epics ? 0 : epics_open(&link->epics, link->ca_address, err);
-    struct ring *ring = link->ring;
-    if (code == 0 && !ring)
-        code = ring_open(&ring, link->epics, link->ring_settings.current_pv, err);
-    link->ring = ring;
-    if (code == 0 && !link->eiger)
-        code = eiger_open(&link->eiger, link->epics, link->settings.prefix, err);
-    if (code == 0)
-        code = epics_wait_connected(link->epics, CONNECT_S, err);
+    int code = epics_wait_connected(link->epics, CONNECT_S, err);
     return code ? code : eiger_abort(link->eiger, err); /* a series of before the loss is nobody's any more */
 }
 
@@ -174,8 +165,8 @@ static int link_work(void *self, struct err *err)
                                                link->settings.prefix, link->ca_address);
 }
 
-struct detector_link *detector_link_start(const struct beamline *settings, const char *run_uid,
-                                          struct instrument_context *context)
+int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,
+                        struct instrument_context *context, struct err *err)
 {
     static const struct instrument_class class = {.name = "detector",
                                                   .lost = EVENT_DETECTOR_LOST,
@@ -186,13 +177,20 @@ struct detector_link *detector_link_start(const struct beamline *settings, const
     struct detector_link *link = calloc(1, sizeof *link);
     assert(link);
     link->settings = settings->detector;
-    link->ring_settings = settings->ring;
     link->context = context;
     snprintf(link->ca_address, sizeof link->ca_address, "%s", settings->ca_address);
     snprintf(link->run_uid, sizeof link->run_uid, "%s", run_uid);
     pthread_mutex_init(&link->mutex, NULL);
-    instrument_start(&link->instrument, &class, link, context);
-    return link;
+    /* Here and not in the thread: the context reads the environment, which must not change under other threads. */
+    int code = epics_open(&link->epics, link->ca_address, err);
+    if (code == 0)
+        code = ring_open(&link->ring, link->epics, settings->ring.current_pv, err);
+    if (code == 0)
+        code = eiger_open(&link->eiger, link->epics, link->settings.prefix, err);
+    if (code == 0)
+        instrument_start(&link->instrument, &class, link, context);
+    *ret_link = link;
+    return code;
 }
 
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan)
@@ -212,11 +210,9 @@ void detector_link_abort(struct detector_link *link)
 
 double detector_link_current_ma(struct detector_link *link)
 {
-    double current_ma = NAN;
-    bool is_valid = false;
-    struct ring *ring = link->ring;
-    if (ring)
-        ring_read(ring, &current_ma, &is_valid);
+    double current_ma;
+    bool is_valid;
+    ring_read(link->ring, &current_ma, &is_valid);
     return is_valid ? current_ma : NAN;
 }
 
@@ -225,8 +221,7 @@ void detector_link_join(struct detector_link *link)
     instrument_join(link->instrument);
     eiger_close(link->eiger);
     ring_close(link->ring);
-    if (link->epics)
-        epics_close(link->epics);
+    epics_close(link->epics);
     pthread_mutex_destroy(&link->mutex);
     free(link);
 }

@@ -14,9 +14,10 @@ struct detector_link_scan {
     double frame_time_s;
 };
 
-/* `run_uid` makes the file names unique: RUN_s0001_a1_<sequence id>. */
-struct detector_link *detector_link_start(const struct beamline *settings, const char *run_uid,
-                                          struct instrument_context *context);
+/* `run_uid` makes the file names unique: RUN_s0001_a1_<sequence id>. Call it before other threads exist. Errors: those of
+ * the Channel Access context; an IOC that does not answer is none. */
+int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,
+                        struct instrument_context *context, struct err *err);
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);
 void detector_link_abort(struct detector_link *link);
 

@@ -54,6 +54,7 @@ struct loop {
     int64_t started_ns, started_wall_ns;
     int64_t intent_number, durable_number;
     bool is_store_failure_told;
+    bool has_begun; /* all instruments have answered once */
     double pace_wanted;
     int64_t event_ns_last, membrane_ns_last, ruby_ns_last;
     int64_t beam_ns_last;
@@ -241,10 +242,13 @@ static void execute_phase(struct loop *loop, const struct action *action)
     put(loop, STORE_PHASE, row, 3, 0);
     if (phase == CORE_JOURNAL)
         loop->step_started_ns = loop->now_ns;
-    if (phase == CORE_JOURNAL || phase == CORE_FINISHED)
+    bool is_announced = phase == CORE_LOADING ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
+                                              : phase == CORE_PRELOADED || phase == CORE_ISOBAR;
+    if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
-    say(loop, "info", "step %d of %d, %s: %s", step_index + 1, loop->settings.plan->n_steps, step, name);
+    say(loop, "info", "step %d of %d, %s%s%s", step_index + 1, loop->settings.plan->n_steps, step,
+        phase == CORE_LOADING ? ": " : "", phase == CORE_LOADING ? name : "");
 }
 
 static void execute_isobar_done(struct loop *loop, const struct action *action)
@@ -271,16 +275,19 @@ static void execute_hold(struct loop *loop, const struct action *action)
                                       store_text(sentence)};
     put(loop, STORE_HOLD, row, 4, 0);
     pthread_mutex_lock(&loop->mutex);
+    bool is_first = loop->status.reasons == 0;
     loop->status.reasons = reasons;
     loop->status.goes_on = action->integer[1] != 0;
     snprintf(loop->status.sentence, sizeof loop->status.sentence, "%s", sentence);
     pthread_mutex_unlock(&loop->mutex);
-    if (loop->core.phase == CORE_WAITING)
-        say(loop, "info", reasons ? "waiting: %s" : "all instruments answer%s", sentence);
-    else if (reasons)
+    bool is_waiting = !loop->has_begun;
+    loop->has_begun = loop->has_begun || reasons == 0;
+    if (reasons && is_waiting && is_first)
+        say(loop, "info", "waiting: %s", sentence);
+    else if (reasons && !is_waiting)
         say(loop, "warning", "%s: %s", action->integer[1] ? "the step goes on" : "hold", sentence);
-    else
-        say(loop, "info", "the reasons for holding are gone: going on");
+    else if (!reasons)
+        say(loop, "info", is_waiting ? "all instruments answer" : "the reasons for holding are gone: going on");
 }
 
 static void execute_analyse(struct loop *loop, const struct action *action)
@@ -538,11 +545,14 @@ static void format_status(const struct loop *loop, const struct status *status, 
     if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
-    snprintf(ret_text, size, "[%d/%d %s: %s] %.3f GPa, membrane %.1f bar%s; %s done, %s to go%s%s%s",
-             status->step_index + 1, loop->settings.plan->n_steps, step,
-             status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase),
-             status->pressure_gpa, status->membrane_bar, scan, done, rest, wall,
-             !status->reasons ? "" : status->goes_on ? "; NOTE: " : "; HOLD: ", status->sentence);
+    bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED; /* the step says it all */
+    const char *phase = status->phase == CORE_LOADING ? loading_state_name(status->loading_state)
+                                                      : core_phase_name(status->phase);
+    const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";
+    snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%.3f GPa, membrane %.1f bar%s; %s done, %s to go%s",
+             status->step_index + 1, loop->settings.plan->n_steps, step, is_plain ? "" : ": ", is_plain ? "" : phase,
+             status->reasons ? mark : "", status->sentence, status->reasons ? "; " : "", status->pressure_gpa,
+             fmax(status->membrane_bar, 0.0), scan, done, rest, wall);
 }
 
 static void format_json(const struct loop *loop, const struct status *status, char *ret_json, size_t size)
@@ -645,10 +655,12 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     loop->context.clock = settings->clock;
     loop->context.inbox = loop->inbox;
     loop->context.cadence_s = CADENCE_S_FIRST;
+    int code = detector_link_start(&loop->detector, settings->beamline, loop->run_uid, &loop->context, err);
+    if (code)
+        return code;
     put_run(loop);
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
     loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
-    loop->detector = detector_link_start(settings->beamline, loop->run_uid, &loop->context);
     loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;

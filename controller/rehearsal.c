@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/capability.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -184,6 +185,10 @@ static void show_progress(struct rehearsal *rehearsal)
     if (command_ask(socket_path, "status", answer, sizeof answer, NULL))
         return;
     rehearsal->shown_wall_ns = wall_ns;
+    struct winsize window;
+    bool has_width = rehearsal->is_terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1;
+    if (has_width && strlen(answer) >= window.ws_col)
+        answer[window.ws_col - 1] = '\0'; /* a line that wraps cannot be overwritten */
     printf(rehearsal->is_terminal ? "\r\033[K%s" : "%s\n", answer);
 }
 
