@@ -13,7 +13,6 @@ B := build/$(VARIANT)
 DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
 	liblz4-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics python3-h5py \
 	python3-numpy python3-pymodbus bitshuffle
-CHECK_PACKAGES := clang-format-14 libclang-rt-14-dev
 EPICSCORELIBS := 7.0.7.99.1.1
 PYTHON := /usr/bin/python3
 
@@ -74,33 +73,41 @@ TEST_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 
 all: $(BINARIES)
 
+# `make V=1` shows the commands.
+Q := $(if $(V),,@)
+say = @printf '  %-4s %s\n' $(1) $(2)
+
 $(B)/%.o: %.c build/config.mk
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 # The schema is taken in by the assembler, which leaves no dependency behind.
 $(B)/db/store.o: db/schema.sql
 
 $(B)/libisobar.a: $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)ar rcs $@ $^
 
 define program
 $(B)/bin/$(notdir $(1)): $(B)/$(1).o $(B)/libisobar.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/libisobar.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 -include $(wildcard $(B)/*/*.d)
 
 # ---- run ---------------------------------------------------------------------------------------------------------------
 
 rehearse: all
-	$(B)/bin/isobar rehearse sequences/first_light.lua
+	@$(B)/bin/isobar rehearse sequences/first_light.lua
 
 # Ten seeds drawn and printed; every verdict must be good. About a quarter of an hour on two cores.
 rehearse-ten: all
@@ -111,23 +118,23 @@ rehearse-ten: all
 	echo "rehearse-ten: $$((10 - failed)) of 10 seeds passed"; [ $$failed = 0 ]
 
 test: all $(TEST_PROGRAMS)
-	tests/run $(B)
+	@tests/run $(B)
+
+test-short: all $(TEST_PROGRAMS)
+	@tests/run --no-nights $(B)
 
 check:
-	$(MAKE) VARIANT=asan all build/asan/.tested
+	$(MAKE) VARIANT=asan test-short
 	tests/lint
 	$(MAKE) format-check
 
-build/asan/.tested: $(BINARIES) $(TEST_PROGRAMS)
-	tests/run --no-nights $(B)
-
-format format-check: 
-	@missing=""; for p in clang-format-14; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "set-up: installing Debian packages:$$missing"; \
-	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >build/apt.log 2>&1; fi
+format format-check:
+	@command -v clang-format-14 >/dev/null || { echo "set-up: installing Debian package clang-format-14"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends clang-format-14 >build/apt.log 2>&1; }
 	clang-format-14 $(if $(filter format,$@),-i,--dry-run --Werror) $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf build/release build/asan build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten test check format format-check clean
+.PHONY: all rehearse rehearse-ten test test-short check format format-check clean

@@ -109,8 +109,8 @@ static struct store_value number_or_null(double value) { return isnan(value) ? s
 static void report(struct analyst *analyst, const struct job *job, const char *result_path, const char *json,
                    const char *reason)
 {
-    static const char *const keys[] = {"tau_s", "tau_s_sigma", "beta", "beta_sigma", "contrast", "contrast_sigma",
-                                       "baseline"};
+    static const char *const keys[] = {"tau_s",    "tau_s_sigma",    "beta",    "beta_sigma",
+                                       "contrast", "contrast_sigma", "baseline"};
     struct store_value row[11] = {store_integer(job->scan_number)};
     for (int i = 0; i < 7; i++)
         row[1 + i] = number_or_null(json_number(json, keys[i]));
@@ -199,9 +199,11 @@ int analyst_add(struct analyst *analyst, int64_t scan_number, const char *master
         pthread_cond_signal(&analyst->changed);
     }
     pthread_mutex_unlock(&analyst->mutex);
-    return has_room ? 0 : err_set(err, ERR_FULL, "scan %lld is not analysed: %d scans wait already; "
-                                                  "run isobar-analyze on its master file by hand",
-                                  (long long)scan_number, QUEUE_MAX);
+    return has_room ? 0
+                    : err_set(err, ERR_FULL,
+                              "scan %lld is not analysed: %d scans wait already; "
+                              "run isobar-analyze on its master file by hand",
+                              (long long)scan_number, QUEUE_MAX);
 }
 
 bool analyst_is_idle(struct analyst *analyst)

@@ -159,13 +159,14 @@ int command_ask(const char *socket_path, const char *request, char *ret_answer, 
     if (fd < 0)
         return err_set(err, ERR_SYSTEM, "no socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-        code = err_set(err, ERR_LINK, "no daemon answers at %s (%s); is a run under way?", socket_path, strerror(errno));
+        code =
+            err_set(err, ERR_LINK, "no daemon answers at %s (%s); is a run under way?", socket_path, strerror(errno));
     } else {
         char line[REQUEST_MAX];
         int n = snprintf(line, sizeof line, "%s\n", request);
         if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n || !read_line(fd, ret_answer, size))
-            code = err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path,
-                           CLIENT_MS_MAX);
+            code =
+                err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path, CLIENT_MS_MAX);
     }
     close(fd);
     return code;

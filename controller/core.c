@@ -7,14 +7,14 @@
 #include "base/clock.h"
 
 #define PRELOADED_READINGS 8
-#define ISOBAR_READINGS 10          /* averaged for the pressure at an isobar's start and end */
+#define ISOBAR_READINGS 10 /* averaged for the pressure at an isobar's start and end */
 #define RUBY_EVERY_S_LOADING 5.0
 #define RUBY_EVERY_S_ISOBAR 30.0
-#define PACE_LOADING 150.0          /* one membrane reading per second of experiment time within 7 ms */
+#define PACE_LOADING 150.0 /* one membrane reading per second of experiment time within 7 ms */
 #define PACE_ISOBAR 1500.0
 #define PACE_SCAN 1000.0
 #define DURABLE_S_MAX 2.0
-#define SETPOINT_BAR_STEP 0.002     /* smaller changes are not worth a write */
+#define SETPOINT_BAR_STEP 0.002 /* smaller changes are not worth a write */
 
 static const char *const phase_names[CORE_PHASE_COUNT] = {
     "waiting", "journal", "preloaded", "loading", "isobar", "finished",
@@ -83,7 +83,8 @@ void core_init(struct core *core, const struct core_settings *settings)
     interlock_init(&core->interlock, &settings->interlock);
 }
 
-/* ---- what holds --------------------------------------------------------------------------------------------------- */
+/* ---- what holds ---------------------------------------------------------------------------------------------------
+ */
 
 static void show_reasons(struct core *core, struct core_actions *actions, uint32_t reasons, bool goes_on)
 {
@@ -104,7 +105,8 @@ static uint32_t standing_reasons(const struct core *core)
     return reasons;
 }
 
-/* ---- phases ------------------------------------------------------------------------------------------------------- */
+/* ---- phases -------------------------------------------------------------------------------------------------------
+ */
 
 static const struct plan_step *present_step(const struct core *core) { return &core->settings.steps[core->step_index]; }
 
@@ -122,7 +124,8 @@ static void begin_loading(struct core *core, struct core_actions *actions)
     core->range_intent_number = 0;
     core->is_holding = false;
     double slew = step->rate_bar_per_min > back_off_bar_per_min ? step->rate_bar_per_min : back_off_bar_per_min;
-    add_value(actions, ACTION_SLEW, slew < core->settings.slew_bar_per_min_max ? slew : core->settings.slew_bar_per_min_max);
+    add_value(actions, ACTION_SLEW,
+              slew < core->settings.slew_bar_per_min_max ? slew : core->settings.slew_bar_per_min_max);
     set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
     set_pace(core, actions, PACE_LOADING);
     enter(core, actions, CORE_LOADING);
@@ -246,9 +249,9 @@ static void command_setpoint(struct core *core, struct core_actions *actions)
     double command_bar = core->loading.command_bar;
     if (fabs(command_bar - core->setpoint_bar) < SETPOINT_BAR_STEP)
         return;
-    assert(core->phase == CORE_LOADING);                                                            /* C3 */
-    assert(command_bar <= core->settings.loading.membrane_bar_max);                                 /* C2 */
-    assert(command_bar >= core->authorised_bar_min && command_bar <= core->authorised_bar_max);     /* C1 */
+    assert(core->phase == CORE_LOADING);                                                        /* C3 */
+    assert(command_bar <= core->settings.loading.membrane_bar_max);                             /* C2 */
+    assert(command_bar >= core->authorised_bar_min && command_bar <= core->authorised_bar_max); /* C1 */
     core->setpoint_bar = command_bar;
     add_value(actions, ACTION_SETPOINT, command_bar);
 }
@@ -350,7 +353,8 @@ static void advance_isobar(struct core *core, struct core_actions *actions, uint
     next_step(core, actions);
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------------------------------------------------
+ */
 
 static void observe_reading(struct core *core, const struct event *event)
 {

@@ -74,18 +74,18 @@ struct core {
     struct scan scan;
     struct core_isobar isobar;
     double membrane_bar;
-    double setpoint_bar;           /* last asked for; NaN before the first */
-    int64_t intent_number;         /* last posted */
+    double setpoint_bar;   /* last asked for; NaN before the first */
+    int64_t intent_number; /* last posted */
     int64_t durable_number;
     int64_t step_intent_number;
-    int64_t range_intent_number;   /* 0: none pending */
-    int64_t pending_t_ns;          /* when the oldest pending intent was posted; 0: none */
+    int64_t range_intent_number; /* 0: none pending */
+    int64_t pending_t_ns;        /* when the oldest pending intent was posted; 0: none */
     double pending_bar_min, pending_bar_max;
     double authorised_bar_min, authorised_bar_max;
     uint32_t reasons_shown;
-    bool is_holding;               /* the pressure change is held */
+    bool is_holding; /* the pressure change is held */
     bool is_stopping;
-    int32_t n_readings;            /* accepted ruby readings of this phase */
+    int32_t n_readings; /* accepted ruby readings of this phase */
     double pace;
     double ruby_every_s;
     enum loading_state loading_state_shown;

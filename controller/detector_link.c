@@ -58,7 +58,8 @@ static void link_close(void *self)
     link->is_abort_asked = false;
     pthread_mutex_unlock(&link->mutex);
     if (wanted.scan_number) {
-        struct event event = scan_event(EVENT_SCAN_FAILED, &wanted, "the link to the detector was lost before it began");
+        struct event event =
+            scan_event(EVENT_SCAN_FAILED, &wanted, "the link to the detector was lost before it began");
         inbox_post(link->context->inbox, &event);
     }
 }
@@ -84,7 +85,8 @@ static int configure(struct detector_link *link, const struct detector_link_scan
         .n_frames_per_file = FRAMES_PER_FILE,
     };
     snprintf(settings.file_path, sizeof settings.file_path, "%s", link->settings.file_path);
-    snprintf(settings.name, sizeof settings.name, "%s_s%04lld_a%lld", link->run_uid, (long long)scan->scan_number, (long long)scan->attempt);
+    snprintf(settings.name, sizeof settings.name, "%s_s%04lld_a%lld", link->run_uid, (long long)scan->scan_number,
+             (long long)scan->attempt);
     int code = eiger_wait_ready(link->eiger, READY_S, err);
     return code ? code : eiger_configure(link->eiger, &settings, err);
 }
@@ -101,8 +103,9 @@ static int follow(struct detector_link *link, const struct detector_link_scan *s
         clock_sleep_until(clock, now_ns + NS_PER_S, WAIT_MS);
         eiger_poll(link->eiger, &progress);
         if (!progress.is_connected)
-            return err_set(err, ERR_LINK, "the link to the detector was lost after %d of %d frames; what was taken is not "
-                                          "used",
+            return err_set(err, ERR_LINK,
+                           "the link to the detector was lost after %d of %d frames; what was taken is not "
+                           "used",
                            progress.n_images, scan->n_frames);
         if (take_abort(link) || link->context->is_ended) {
             eiger_abort(link->eiger, NULL);
@@ -110,8 +113,9 @@ static int follow(struct detector_link *link, const struct detector_link_scan *s
         }
         if (now_ns > deadline_ns) {
             eiger_abort(link->eiger, NULL);
-            return err_set(err, ERR_TIMEOUT, "no end after %.0f s, expected %.0f s: %d of %d frames, detector says '%s'; "
-                                             "the series was aborted",
+            return err_set(err, ERR_TIMEOUT,
+                           "no end after %.0f s, expected %.0f s: %d of %d frames, detector says '%s'; "
+                           "the series was aborted",
                            1.2 * length_s + DEADLINE_MARGIN_S, length_s, progress.n_images, scan->n_frames,
                            progress.status_message);
         }
@@ -140,8 +144,8 @@ static int take_scan(struct detector_link *link, const struct detector_link_scan
     }
     if (code == 0)
         code = eiger_finish(link->eiger, master_path, err);
-    struct event event = code ? scan_event(EVENT_SCAN_FAILED, scan, err->message)
-                              : scan_event(EVENT_SCAN_COMPLETE, scan, master_path);
+    struct event event =
+        code ? scan_event(EVENT_SCAN_FAILED, scan, err->message) : scan_event(EVENT_SCAN_COMPLETE, scan, master_path);
     inbox_post(link->context->inbox, &event);
     return code;
 }
@@ -161,8 +165,9 @@ static int link_work(void *self, struct err *err)
     }
     struct eiger_progress progress;
     eiger_poll(link->eiger, &progress);
-    return progress.is_connected ? 0 : err_set(err, ERR_LINK, "the detector's IOC %s at %s does not answer; is it running?",
-                                               link->settings.prefix, link->ca_address);
+    return progress.is_connected ? 0
+                                 : err_set(err, ERR_LINK, "the detector's IOC %s at %s does not answer; is it running?",
+                                           link->settings.prefix, link->ca_address);
 }
 
 int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,

@@ -14,8 +14,8 @@ struct detector_link_scan {
     double frame_time_s;
 };
 
-/* `run_uid` makes the file names unique: RUN_s0001_a1_<sequence id>. Call it before other threads exist. Errors: those of
- * the Channel Access context; an IOC that does not answer is none. */
+/* `run_uid` makes the file names unique: RUN_s0001_a1_<sequence id>. Call it before other threads exist. Errors: those
+ * of the Channel Access context; an IOC that does not answer is none. */
 int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,
                         struct instrument_context *context, struct err *err);
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);

@@ -1,13 +1,15 @@
 #include "controller/event.h"
 
 static const char *const event_names[EVENT_KIND_COUNT] = {
-    "tick",          "membrane",      "membrane lost", "membrane found", "ruby",         "ruby rejected", "spectrometer lost",
-    "spectrometer found", "detector lost", "detector found", "scan started", "scan progress", "scan complete", "scan failed",
-    "beam",          "result",        "durable",       "journal failed", "command",
+    "tick",          "membrane",          "membrane lost",      "membrane found", "ruby",
+    "ruby rejected", "spectrometer lost", "spectrometer found", "detector lost",  "detector found",
+    "scan started",  "scan progress",     "scan complete",      "scan failed",    "beam",
+    "result",        "durable",           "journal failed",     "command",
 };
 
 static const char *const action_names[ACTION_KIND_COUNT] = {
-    "journal", "set point", "slew", "cadence", "scan start", "scan abort", "analyse", "phase", "isobar done", "hold", "pace", "finished",
+    "journal", "set point", "slew",        "cadence", "scan start", "scan abort",
+    "analyse", "phase",     "isobar done", "hold",    "pace",       "finished",
 };
 
 static const char *const intent_names[INTENT_KIND_COUNT] = {"step", "membrane", "scan", "retreat"};

@@ -12,34 +12,34 @@
 
 enum event_kind {
     EVENT_TICK,
-    EVENT_MEMBRANE,         /* value: membrane_bar, membrane_bar_setpoint, capacity_bar */
-    EVENT_MEMBRANE_LOST,    /* text: the driver's sentence */
+    EVENT_MEMBRANE,      /* value: membrane_bar, membrane_bar_setpoint, capacity_bar */
+    EVENT_MEMBRANE_LOST, /* text: the driver's sentence */
     EVENT_MEMBRANE_FOUND,
-    EVENT_RUBY,             /* value: pressure_gpa, pressure_gpa_sigma */
-    EVENT_RUBY_REJECTED,    /* text: why */
+    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma */
+    EVENT_RUBY_REJECTED, /* text: why */
     EVENT_SPECTROMETER_LOST,
     EVENT_SPECTROMETER_FOUND,
     EVENT_DETECTOR_LOST,
     EVENT_DETECTOR_FOUND,
-    EVENT_SCAN_STARTED,     /* integer: scan_number, attempt */
-    EVENT_SCAN_PROGRESS,    /* integer: scan_number, attempt; value: frames so far */
-    EVENT_SCAN_COMPLETE,    /* integer: scan_number, attempt; text: master file */
-    EVENT_SCAN_FAILED,      /* integer: scan_number, attempt; text: why */
-    EVENT_BEAM,             /* value: ring current, mA (NaN: not known) */
-    EVENT_RESULT,           /* integer: scan_number, 1 when fitted; value: tau_s, beta */
-    EVENT_DURABLE,          /* integer: number */
-    EVENT_JOURNAL_FAILED,   /* text: why */
-    EVENT_COMMAND,          /* integer: enum event_command */
+    EVENT_SCAN_STARTED,   /* integer: scan_number, attempt */
+    EVENT_SCAN_PROGRESS,  /* integer: scan_number, attempt; value: frames so far */
+    EVENT_SCAN_COMPLETE,  /* integer: scan_number, attempt; text: master file */
+    EVENT_SCAN_FAILED,    /* integer: scan_number, attempt; text: why */
+    EVENT_BEAM,           /* value: ring current, mA (NaN: not known) */
+    EVENT_RESULT,         /* integer: scan_number, 1 when fitted; value: tau_s, beta */
+    EVENT_DURABLE,        /* integer: number */
+    EVENT_JOURNAL_FAILED, /* text: why */
+    EVENT_COMMAND,        /* integer: enum event_command */
     EVENT_KIND_COUNT
 };
 
 enum event_command { COMMAND_HOLD = 1, COMMAND_RESUME, COMMAND_STOP };
 
 struct event {
-    int64_t seq;     /* 1, 2, 3, ... as drained by the control loop */
-    int64_t pass;    /* number of the control pass */
-    int64_t now_ns;  /* the pass's one sample of the clock */
-    int64_t t_ns;    /* arrival */
+    int64_t seq;    /* 1, 2, 3, ... as drained by the control loop */
+    int64_t pass;   /* number of the control pass */
+    int64_t now_ns; /* the pass's one sample of the clock */
+    int64_t t_ns;   /* arrival */
     int32_t kind;
     int32_t reserved;
     int64_t integer[2];
@@ -48,26 +48,26 @@ struct event {
 };
 
 enum action_kind {
-    ACTION_JOURNAL,      /* integer: number, enum intent_kind; value: as the intent says; acted on when DURABLE */
-    ACTION_SETPOINT,     /* value: membrane_bar_setpoint */
-    ACTION_SLEW,         /* value: bar_per_min */
-    ACTION_CADENCE,      /* value: seconds between ruby readings; the membrane is read five times as often */
-    ACTION_SCAN_START,   /* integer: scan_number, attempt; value: n_frames, frame_time_s */
-    ACTION_SCAN_ABORT,   /* integer: scan_number, attempt */
-    ACTION_ANALYSE,      /* integer: scan_number, attempt */
-    ACTION_PHASE,        /* integer: step_index, enum core_phase; value: enum loading_state */
-    ACTION_ISOBAR_DONE,  /* integer: step_index, start t_ns; value: start, end, largest departure (GPa) */
-    ACTION_HOLD,         /* integer: reasons (0: the hold has ended), 1 when the step goes on meanwhile */
-    ACTION_PACE,         /* value: experiment seconds per wall second this phase can do with */
-    ACTION_FINISHED,     /* integer: 0 complete, 1 stopped */
+    ACTION_JOURNAL,     /* integer: number, enum intent_kind; value: as the intent says; acted on when DURABLE */
+    ACTION_SETPOINT,    /* value: membrane_bar_setpoint */
+    ACTION_SLEW,        /* value: bar_per_min */
+    ACTION_CADENCE,     /* value: seconds between ruby readings; the membrane is read five times as often */
+    ACTION_SCAN_START,  /* integer: scan_number, attempt; value: n_frames, frame_time_s */
+    ACTION_SCAN_ABORT,  /* integer: scan_number, attempt */
+    ACTION_ANALYSE,     /* integer: scan_number, attempt */
+    ACTION_PHASE,       /* integer: step_index, enum core_phase; value: enum loading_state */
+    ACTION_ISOBAR_DONE, /* integer: step_index, start t_ns; value: start, end, largest departure (GPa) */
+    ACTION_HOLD,        /* integer: reasons (0: the hold has ended), 1 when the step goes on meanwhile */
+    ACTION_PACE,        /* value: experiment seconds per wall second this phase can do with */
+    ACTION_FINISHED,    /* integer: 0 complete, 1 stopped */
     ACTION_KIND_COUNT
 };
 
 enum intent_kind {
-    INTENT_STEP,         /* value: step_index */
-    INTENT_MEMBRANE,     /* value: lowest and highest set point authorised, bar */
-    INTENT_SCAN,         /* value: scan_number, attempt */
-    INTENT_RETREAT,      /* value: lowest set point authorised, bar */
+    INTENT_STEP,     /* value: step_index */
+    INTENT_MEMBRANE, /* value: lowest and highest set point authorised, bar */
+    INTENT_SCAN,     /* value: scan_number, attempt */
+    INTENT_RETREAT,  /* value: lowest set point authorised, bar */
     INTENT_KIND_COUNT
 };
 

@@ -29,7 +29,7 @@ struct instrument;
 struct instrument_context {
     struct clock *clock;
     struct inbox *inbox;
-    _Atomic double cadence_s;   /* between ruby readings */
+    _Atomic double cadence_s; /* between ruby readings */
     _Atomic bool is_ended;
 };
 

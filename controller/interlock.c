@@ -80,8 +80,8 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
         interlock->journal_failed = false;
         break;
     case EVENT_COMMAND:
-        interlock->operator_hold = event->integer[0] == COMMAND_HOLD ||
-                                   (interlock->operator_hold && event->integer[0] != COMMAND_RESUME);
+        interlock->operator_hold =
+            event->integer[0] == COMMAND_HOLD || (interlock->operator_hold && event->integer[0] != COMMAND_RESUME);
         if (event->integer[0] == COMMAND_RESUME)
             interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
         break;

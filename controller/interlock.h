@@ -39,11 +39,11 @@ enum hold_reason {
 
 struct interlock_settings {
     double membrane_stale_s;
-    double ruby_stale_s;         /* beside the interval between readings that is in force */
-    int32_t ruby_rejected_max;   /* this many in a row are a reason */
+    double ruby_stale_s;       /* beside the interval between readings that is in force */
+    int32_t ruby_rejected_max; /* this many in a row are a reason */
     double beam_stale_s;
-    double current_ma_min;       /* trips below */
-    double current_ma_resume;    /* clears above, for beam_settle_s */
+    double current_ma_min;    /* trips below */
+    double current_ma_resume; /* clears above, for beam_settle_s */
     double beam_settle_s;
     double pressure_gpa_max;
 };
@@ -53,7 +53,7 @@ struct interlock {
     bool membrane_found, spectrometer_found, detector_found;
     bool journal_failed, operator_hold, stalled, at_limit, scan_exhausted;
     int64_t membrane_t_ns, ruby_t_ns, beam_t_ns;
-    int64_t beam_good_t_ns;      /* since when the current is above current_ma_resume; 0: it is not */
+    int64_t beam_good_t_ns; /* since when the current is above current_ma_resume; 0: it is not */
     bool beam_ok;
     double ruby_every_s;
     int32_t ruby_rejected;

@@ -30,13 +30,15 @@ struct options {
 static const char usage_text[] =
     "usage: isobar COMMAND ...\n"
     "\n"
-    "  check SEQUENCE [--beamline FILE]       read the sequence, check it against the limits, print the plan and its ETA\n"
+    "  check SEQUENCE [--beamline FILE]       read the sequence, check it against the limits, print the plan and its "
+    "ETA\n"
     "  rehearse SEQUENCE [--dir DIR]          play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR]\n"
     "                                         play it on the instruments of the beamline file\n"
     "  status [--db FILE] [--json]            what the running daemon is doing\n"
     "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
-    "  replay [--db FILE]                     run the recorded events through the core again and compare the decisions\n"
+    "  replay [--db FILE]                     run the recorded events through the core again and compare the "
+    "decisions\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
     "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
     "\n"
@@ -64,8 +66,9 @@ static void print_duration(const char *label, double s_min, double s_max)
 static int check_limits(const struct plan *plan, const struct beamline *beamline, const char *path, struct err *err)
 {
     if (!(plan->cell.membrane_bar_max <= beamline->membrane.membrane_bar_max))
-        return err_set(err, ERR_LIMIT, "%s: the cell may take %g bar but the line only %g bar: the lower one will be kept",
-                       path, plan->cell.membrane_bar_max, beamline->membrane.membrane_bar_max);
+        return err_set(err, ERR_LIMIT,
+                       "%s: the cell may take %g bar but the line only %g bar: the lower one will be kept", path,
+                       plan->cell.membrane_bar_max, beamline->membrane.membrane_bar_max);
     return 0;
 }
 

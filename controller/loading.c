@@ -5,15 +5,15 @@
 
 #include "base/clock.h"
 
-#define STEP_S_MAX 2.0        /* after a stall of the process the ramp does not catch up */
-#define TREND_WINDOW_S 90.0   /* short against the creep time, long enough for a slope of 5e-5 GPa/s */
+#define STEP_S_MAX 2.0      /* after a stall of the process the ramp does not catch up */
+#define TREND_WINDOW_S 90.0 /* short against the creep time, long enough for a slope of 5e-5 GPa/s */
 #define TREND_READINGS_MIN 8
-#define SERVO_S 200.0         /* twice the delay of the slope estimate: damped for a compliance wrong by two */
+#define SERVO_S 200.0 /* twice the delay of the slope estimate: damped for a compliance wrong by two */
 #define DROP_READINGS 4
-#define DROP_CONFIRMATIONS 3  /* one slip of the cell is not a drop */
-#define SIGNIFICANCE 3.0      /* sigmas */
+#define DROP_CONFIRMATIONS 3 /* one slip of the cell is not a drop */
+#define SIGNIFICANCE 3.0     /* sigmas */
 #define STALL_S 60.0
-#define LIMIT_S 1800.0         /* a sample that creeps may still arrive with the membrane at its limit */
+#define LIMIT_S 1800.0 /* a sample that creeps may still arrive with the membrane at its limit */
 #define CORRECTIONS_MAX 3
 #define AUTHORISE_S 60.0
 
@@ -249,7 +249,8 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
         return;
     }
     double wanted_bar = before_bar + mirror(loading, rate) * dt_s;
-    wanted_bar = clamp(wanted_bar, membrane_bar - loading->settings.leash_bar, membrane_bar + loading->settings.leash_bar);
+    wanted_bar =
+        clamp(wanted_bar, membrane_bar - loading->settings.leash_bar, membrane_bar + loading->settings.leash_bar);
     double limited_bar = clamp(wanted_bar, 0.0, loading->settings.membrane_bar_max);
     bool is_limited = limited_bar != wanted_bar;
     if (!is_limited)
@@ -262,7 +263,7 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     else
         loading->moved_t_ns = now_ns;
     assert(loading->command_bar >= 0.0 && loading->command_bar <= loading->settings.membrane_bar_max); /* L1 */
-    assert(state != LOADING_RETREAT || loading->command_bar <= before_bar || rate == 0.0);            /* L4 */
+    assert(state != LOADING_RETREAT || loading->command_bar <= before_bar || rate == 0.0);             /* L4 */
 }
 
 void loading_range(const struct loading *loading, double *ret_bar_min, double *ret_bar_max)

@@ -56,43 +56,43 @@ enum loading_state {
 struct loading_settings {
     double membrane_bar_max;
     double pressure_gpa_max;
-    double leash_bar;             /* at least twice the controller's accuracy */
+    double leash_bar; /* at least twice the controller's accuracy */
     double back_off_bar_per_s;
-    double probe_bar_per_s;       /* slower, where the far edge of the dead zone is expected */
+    double probe_bar_per_s;          /* slower, where the far edge of the dead zone is expected */
     double compliance_bar_s_per_gpa; /* stored excess per dP/dt: creep time / (GPa per bar) */
-    double edge_bar_per_gpa;      /* how far the dead zone's edge moves with the sample */
-    double half_width_bar;        /* of the dead zone, until measured */
-    double creep_s_max;           /* longest creep time to be prepared for (V11) */
-    double taper_s;               /* near the target, dP/dt = remaining / taper */
-    double stop_gpa;              /* the ramp ends this far before the target, and by the expected rise */
-    double drop_gpa;              /* smallest drop believed during the back-off */
+    double edge_bar_per_gpa;         /* how far the dead zone's edge moves with the sample */
+    double half_width_bar;           /* of the dead zone, until measured */
+    double creep_s_max;              /* longest creep time to be prepared for (V11) */
+    double taper_s;                  /* near the target, dP/dt = remaining / taper */
+    double stop_gpa;                 /* the ramp ends this far before the target, and by the expected rise */
+    double drop_gpa;                 /* smallest drop believed during the back-off */
     double watch_s;
 };
 
 struct loading {
     struct loading_settings settings;
     enum loading_state state;
-    enum loading_state state_held;   /* where loading_hold interrupted */
-    int32_t direction;               /* +1 loading, -1 unloading */
+    enum loading_state state_held; /* where loading_hold interrupted */
+    int32_t direction;             /* +1 loading, -1 unloading */
     double pressure_gpa_target;
     double rate_bar_per_s;
-    double isobar_s;                 /* length of the isobar that follows: the drift is projected over it */
+    double isobar_s; /* length of the isobar that follows: the drift is projected over it */
     double drift_gpa_max;
-    double command_bar;              /* the set point wanted now */
-    double near_edge_bar;            /* x direction: where the excess is zero on the side the ramp came from */
-    double far_edge_bar;             /* x direction: the other side */
+    double command_bar;   /* the set point wanted now */
+    double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
+    double far_edge_bar;  /* x direction: the other side */
     double centre_bar;
-    double plateau_sum_gpa;          /* x direction: readings between the edges */
+    double plateau_sum_gpa; /* x direction: readings between the edges */
     int32_t plateau_n;
-    int32_t n_below;                 /* successive readings that show the drop */
+    int32_t n_below; /* successive readings that show the drop */
     int32_t n_corrections;
-    int64_t t_ns;                    /* of the last step */
+    int64_t t_ns; /* of the last step */
     int64_t watch_t_ns;
-    int64_t moved_t_ns;              /* last time the membrane followed */
-    int64_t free_t_ns;               /* last time the command did not want to go beyond its limits */
+    int64_t moved_t_ns; /* last time the membrane followed */
+    int64_t free_t_ns;  /* last time the command did not want to go beyond its limits */
     double moved_bar;
-    bool is_stalled;                 /* the membrane does not follow the command */
-    bool is_at_limit;                /* the command has stood at membrane_bar_max or at zero for LIMIT_S */
+    bool is_stalled;  /* the membrane does not follow the command */
+    bool is_at_limit; /* the command has stood at membrane_bar_max or at zero for LIMIT_S */
     struct trend trend;
 };
 

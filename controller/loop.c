@@ -69,7 +69,8 @@ struct loop {
     struct status status;
 };
 
-/* ---- words -------------------------------------------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------------------------------------------------
+ */
 
 static void format_utc(const struct loop *loop, int64_t t_ns, char *ret_text, size_t size)
 {
@@ -110,9 +111,9 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         uint32_t bit;
         enum event_kind kind;
     } details[] = {
-        {HOLD_JOURNAL, EVENT_JOURNAL_FAILED},       {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST},
-        {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST},  {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
-        {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST},  {HOLD_SCAN, EVENT_SCAN_FAILED},
+        {HOLD_JOURNAL, EVENT_JOURNAL_FAILED},      {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST},
+        {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST}, {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
+        {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST}, {HOLD_SCAN, EVENT_SCAN_FAILED},
     };
     interlock_sentence(reasons, ret_text, (int32_t)size);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
@@ -123,7 +124,8 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
     }
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------- */
+/* ---- rows ---------------------------------------------------------------------------------------------------------
+ */
 
 static void put(struct loop *loop, enum store_table table, const struct store_value *row, int n, int64_t durable)
 {
@@ -138,9 +140,9 @@ static void put(struct loop *loop, enum store_table table, const struct store_va
 static void put_event(struct loop *loop, const struct event *event)
 {
     const struct store_value row[] = {
-        store_integer(event->seq),      store_integer(event->pass),
-        store_integer(event->t_ns),     store_text(event_kind_name(event->kind)),
-        store_real(event->value[0]),    event->text[0] ? store_text(event->text) : store_null(),
+        store_integer(event->seq),        store_integer(event->pass),
+        store_integer(event->t_ns),       store_text(event_kind_name(event->kind)),
+        store_real(event->value[0]),      event->text[0] ? store_text(event->text) : store_null(),
         store_blob(event, sizeof *event),
     };
     put(loop, STORE_EVENT, row, 7, 0);
@@ -214,18 +216,16 @@ static void put_run(struct loop *loop)
     }
 }
 
-/* ---- actions ------------------------------------------------------------------------------------------------------ */
+/* ---- actions ------------------------------------------------------------------------------------------------------
+ */
 
 static void execute_journal(struct loop *loop, const struct action *action)
 {
     loop->intent_number = action->integer[0];
     const struct store_value row[] = {
-        store_integer(action->integer[0]),
-        store_integer(loop->now_ns),
-        store_integer(loop->core.step_index),
-        store_text(intent_kind_name((int32_t)action->integer[1])),
-        store_real(action->value[0]),
-        store_null(),
+        store_integer(action->integer[0]),    store_integer(loop->now_ns),
+        store_integer(loop->core.step_index), store_text(intent_kind_name((int32_t)action->integer[1])),
+        store_real(action->value[0]),         store_null(),
     };
     put(loop, STORE_INTENT, row, 6, action->integer[0]);
 }
@@ -256,9 +256,10 @@ static void execute_isobar_done(struct loop *loop, const struct action *action)
     int step_index = (int)action->integer[0];
     const struct plan_step *step = &loop->settings.plan->steps[step_index];
     const struct store_value row[] = {
-        store_integer(step_index),        store_integer(action->integer[1]), store_integer(loop->now_ns),
-        store_real(step->pressure_gpa_target), store_real(action->value[0]), store_real(action->value[1]),
-        store_real(action->value[2]),     store_real(step->drift_gpa_max),
+        store_integer(step_index),    store_integer(action->integer[1]),
+        store_integer(loop->now_ns),  store_real(step->pressure_gpa_target),
+        store_real(action->value[0]), store_real(action->value[1]),
+        store_real(action->value[2]), store_real(step->drift_gpa_max),
     };
     put(loop, STORE_ISOBAR, row, 8, 0);
     say(loop, fabs(action->value[2]) <= step->drift_gpa_max ? "info" : "warning",
@@ -346,7 +347,8 @@ static void execute(struct loop *loop, const struct action *action)
     }
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------------------------------------------------
+ */
 
 /* What the loop itself keeps of an event: for words, rows and the pace; never for decisions. */
 static void note(struct loop *loop, const struct event *event)
@@ -481,7 +483,8 @@ static void handle_own(struct loop *loop)
     }
 }
 
-/* ---- pace and status ---------------------------------------------------------------------------------------------- */
+/* ---- pace and status ----------------------------------------------------------------------------------------------
+ */
 
 /* As fast as the phase can do with; at 1 while a link is down, a reading is late or a commit is pending. */
 static void request_pace(struct loop *loop)
@@ -546,8 +549,8 @@ static void format_status(const struct loop *loop, const struct status *status, 
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
     bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED; /* the step says it all */
-    const char *phase = status->phase == CORE_LOADING ? loading_state_name(status->loading_state)
-                                                      : core_phase_name(status->phase);
+    const char *phase =
+        status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);
     const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";
     snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%.3f GPa, membrane %.1f bar%s; %s done, %s to go%s",
              status->step_index + 1, loop->settings.plan->n_steps, step, is_plain ? "" : ": ", is_plain ? "" : phase,
@@ -587,7 +590,8 @@ void loop_command(struct loop *loop, enum event_command command)
     inbox_post(loop->inbox, &event);
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------------
+ */
 
 void loop_core_settings(const struct plan *plan, const struct beamline *beamline, struct core_settings *ret_settings)
 {

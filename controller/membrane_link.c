@@ -109,8 +109,12 @@ struct membrane_link *membrane_link_start(const struct beamline_membrane *settin
                                                   .close = link_close};
     struct membrane_link *link = calloc(1, sizeof *link);
     assert(link);
-    *link = (struct membrane_link){
-        .settings = *settings, .context = context, .store = store, .setpoint_bar = NAN, .slew_bar_per_min = NAN, .slew_bar_per_min_last = NAN};
+    *link = (struct membrane_link){.settings = *settings,
+                                   .context = context,
+                                   .store = store,
+                                   .setpoint_bar = NAN,
+                                   .slew_bar_per_min = NAN,
+                                   .slew_bar_per_min_last = NAN};
     pthread_mutex_init(&link->mutex, NULL);
     instrument_start(&link->instrument, &class, link, context);
     return link;

@@ -1,5 +1,6 @@
-/* The membrane controller's thread: reads it five times per ruby cadence, writes the newest set point and slew asked for.
- * A set point that was under way when the link failed is not repeated: the core asks again after it has read back. */
+/* The membrane controller's thread: reads it five times per ruby cadence, writes the newest set point and slew asked
+ * for. A set point that was under way when the link failed is not repeated: the core asks again after it has read back.
+ */
 #ifndef CONTROLLER_MEMBRANE_LINK_H
 #define CONTROLLER_MEMBRANE_LINK_H
 

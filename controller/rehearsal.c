@@ -30,7 +30,7 @@ struct rehearsal {
     char directory[PATH_MAX_BYTES]; /* absolute */
     char programs[PATH_MAX_BYTES];  /* folder of isobard and isobar-sim */
     pid_t simulator, daemon;
-    FILE *log;                      /* the daemon's, followed */
+    FILE *log; /* the daemon's, followed */
     bool is_terminal;
     int64_t shown_wall_ns;
 };
@@ -40,7 +40,8 @@ static void path_in(const struct rehearsal *rehearsal, const char *name, char *r
     snprintf(ret_path, size, "%s/%s", rehearsal->directory, name);
 }
 
-/* ---- the folder of artefacts -------------------------------------------------------------------------------------- */
+/* ---- the folder of artefacts --------------------------------------------------------------------------------------
+ */
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
 {
@@ -53,9 +54,9 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
 /* Removes what an earlier rehearsal left, by name: nothing else that lies in the folder is touched. */
 static int clear_directory(const struct rehearsal *rehearsal, struct err *err)
 {
-    static const char *const names[] = {"night.db",    "night.db-wal", "night.db-shm", "night.db.lock", "night.db.sock",
-                                        "results",     "raw",          "truth.jsonl",  "isobard.log",   "sim.log",
-                                        "beamline.lua", "clock",       "world",        "servers"};
+    static const char *const names[] = {
+        "night.db",    "night.db-wal", "night.db-shm", "night.db.lock", "night.db.sock", "results", "raw",
+        "truth.jsonl", "isobard.log",  "sim.log",      "beamline.lua",  "clock",         "world",   "servers"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[PATH_MAX_BYTES + 32];
         path_in(rehearsal, names[i], path, sizeof path);
@@ -86,7 +87,8 @@ static int make_directory(struct rehearsal *rehearsal, const char *directory, st
     return mkdir(path, 0777) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be made: %s", path, strerror(errno));
 }
 
-/* ---- processes ---------------------------------------------------------------------------------------------------- */
+/* ---- processes ----------------------------------------------------------------------------------------------------
+ */
 
 static void redirect(const struct rehearsal *rehearsal, const char *name, int fd)
 {
@@ -164,7 +166,8 @@ static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, 
     return rehearsal->daemon > 0 ? 0 : err_set(err, ERR_SYSTEM, "isobard cannot be started: %s", strerror(errno));
 }
 
-/* ---- what the newcomer sees --------------------------------------------------------------------------------------- */
+/* ---- what the newcomer sees ---------------------------------------------------------------------------------------
+ */
 
 static void show_log(struct rehearsal *rehearsal)
 {

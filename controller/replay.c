@@ -105,9 +105,9 @@ int replay_run(const char *db_path, struct replay_report *ret_report, struct err
     if (code == 0)
         code = store_rows_open(&replay->events, replay->reader, "SELECT payload FROM event ORDER BY seq", NULL, 0, err);
     if (code == 0)
-        code = store_rows_open(&replay->decisions, replay->reader,
-                               "SELECT event_seq, kind, payload FROM decision ORDER BY event_seq, ordinal", NULL, 0,
-                               err);
+        code =
+            store_rows_open(&replay->decisions, replay->reader,
+                            "SELECT event_seq, kind, payload FROM decision ORDER BY event_seq, ordinal", NULL, 0, err);
     if (code == 0) {
         core_init(&replay->core, &replay->settings);
         code = replay_events(replay, err);

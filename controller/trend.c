@@ -21,7 +21,10 @@ void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pr
 }
 
 /* Index of the k-th newest reading, k = 0 the newest. */
-static int32_t newest(const struct trend *trend, int32_t k) { return (trend->next - 1 - k + 2 * TREND_MAX) % TREND_MAX; }
+static int32_t newest(const struct trend *trend, int32_t k)
+{
+    return (trend->next - 1 - k + 2 * TREND_MAX) % TREND_MAX;
+}
 
 bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, double *ret_sigma_gpa)
 {

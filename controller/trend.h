@@ -21,8 +21,8 @@ struct trend {
 };
 
 struct trend_fit {
-    int32_t n;                    /* readings used */
-    double level_gpa;             /* at the instant asked for */
+    int32_t n;        /* readings used */
+    double level_gpa; /* at the instant asked for */
     double level_gpa_sigma;
     double slope_gpa_per_s;
     double slope_gpa_per_s_sigma;

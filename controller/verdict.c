@@ -181,11 +181,12 @@ static int judge_scans(struct store_reader *reader, const struct truth *truth, s
     struct store_rows *rows;
     const double parameters[] = {step_index};
     int n_scans = 0;
-    int code = store_rows_open(&rows, reader,
-                               "SELECT s.scan_number, s.master_path, s.n_frames, s.frame_time_s, r.tau_s, r.tau_s_sigma, "
-                               "r.beta, r.beta_sigma, r.contrast FROM scan s LEFT JOIN result r USING (scan_number) "
-                               "WHERE s.step_index = ?1 AND s.state = 'complete' ORDER BY s.scan_number",
-                               parameters, 1, err);
+    int code =
+        store_rows_open(&rows, reader,
+                        "SELECT s.scan_number, s.master_path, s.n_frames, s.frame_time_s, r.tau_s, r.tau_s_sigma, "
+                        "r.beta, r.beta_sigma, r.contrast FROM scan s LEFT JOIN result r USING (scan_number) "
+                        "WHERE s.step_index = ?1 AND s.state = 'complete' ORDER BY s.scan_number",
+                        parameters, 1, err);
     if (code)
         return code;
     while ((code = store_rows_next(rows, err)) == 1) {

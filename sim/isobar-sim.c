@@ -1,11 +1,10 @@
 /*
  * isobar-sim: the simulated beamline on the real wires.
  *
- *   isobar-sim beamline --dir DIR --seed N     everything: the world in this process, one child per wire, DIR/beamline.lua
- *   isobar-sim world --dir DIR --seed N        the world only: clock, physics, truth
- *   isobar-sim membrane --dir DIR --port N     one wire each, of the world in DIR
- *   isobar-sim spectrometer --dir DIR --port N
- *   isobar-sim ioc --dir DIR --port N
+ *   isobar-sim beamline --dir DIR --seed N     everything: the world in this process, one child per wire,
+ * DIR/beamline.lua isobar-sim world --dir DIR --seed N        the world only: clock, physics, truth isobar-sim membrane
+ * --dir DIR --port N     one wire each, of the world in DIR isobar-sim spectrometer --dir DIR --port N isobar-sim ioc
+ * --dir DIR --port N
  *
  * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
  */
@@ -69,7 +68,8 @@ static int fail(const struct err *err)
     return 1;
 }
 
-/* ---- the world ---------------------------------------------------------------------------------------------------- */
+/* ---- the world ----------------------------------------------------------------------------------------------------
+ */
 
 struct physics {
     struct plant plant;
@@ -163,7 +163,8 @@ static int run_world(const struct options *options)
     return 0;
 }
 
-/* ---- the wires ---------------------------------------------------------------------------------------------------- */
+/* ---- the wires ----------------------------------------------------------------------------------------------------
+ */
 
 static int run_wire(enum wire wire, const struct options *options)
 {
@@ -308,7 +309,8 @@ static int run_beamline(const struct options *options)
     return 0;
 }
 
-/* ---- main --------------------------------------------------------------------------------------------------------- */
+/* ---- main ---------------------------------------------------------------------------------------------------------
+ */
 
 static int usage(void)
 {

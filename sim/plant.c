@@ -52,8 +52,8 @@ static void step_temperature(struct plant *plant, double dt_s)
     double decay = dt_s / correlation_s;
     plant->temperature_noise_k += -decay * plant->temperature_noise_k;
     plant->temperature_noise_k += sigma_k * sqrt(2.0 * decay) * random_normal(&plant->random);
-    plant->temperature_k = TEMPERATURE_K_MEAN + 0.3 * sin(6.283185307179586 * plant->elapsed_s / DAY_S) +
-                           plant->temperature_noise_k;
+    plant->temperature_k =
+        TEMPERATURE_K_MEAN + 0.3 * sin(6.283185307179586 * plant->elapsed_s / DAY_S) + plant->temperature_noise_k;
 }
 
 void plant_step(struct plant *plant, double dt_s, const struct plant_input *input)

@@ -22,7 +22,7 @@ struct world_page {
     uint64_t seed;
     pthread_mutex_t mutex; /* robust: a killed server must not stop the world */
     struct world_state state;
-    int64_t n_samples;     /* ever appended; sample k is at t_ns = state.t_ns - (n_samples - 1 - k) * step */
+    int64_t n_samples; /* ever appended; sample k is at t_ns = state.t_ns - (n_samples - 1 - k) * step */
     struct world_sample history[HISTORY_COUNT];
 };
 

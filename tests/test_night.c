@@ -1,9 +1,9 @@
 /*
- * Goal: whole nights, compression and decompression, on cells the controller has never seen, end with every isobar held,
- * every scan taken, no overshoot and no drift; any one instrument may go away and come back.
- * Method: the shipping core and the plant in one thread on a virtual clock, with instruments as plain models (a reading
- * is the plant's value plus noise). An oracle that knows the true pressure checks the invariants at every second. Seeds
- * are drawn at run time and printed; SEED=N repeats one.
+ * Goal: whole nights, compression and decompression, on cells the controller has never seen, end with every isobar
+ * held, every scan taken, no overshoot and no drift; any one instrument may go away and come back. Method: the shipping
+ * core and the plant in one thread on a virtual clock, with instruments as plain models (a reading is the plant's value
+ * plus noise). An oracle that knows the true pressure checks the invariants at every second. Seeds are drawn at run
+ * time and printed; SEED=N repeats one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,7 +34,7 @@ struct night {
     struct random random;
     int64_t now_ns, seq, pass, posted, durable;
     double ruby_due_s, membrane_due_s, beam_due_s, cadence_s;
-    enum fault fault;          /* between fault_from_s and fault_to_s */
+    enum fault fault; /* between fault_from_s and fault_to_s */
     double fault_from_s, fault_to_s;
     enum core_phase fault_phase;
     bool is_fault_now;
@@ -213,7 +213,8 @@ static void drive_instruments(struct night *night)
     }
     if (t_s >= night->membrane_due_s && !(night->fault == FAULT_MEMBRANE && night->is_fault_now)) {
         night->membrane_due_s = t_s + night->cadence_s / 5.0;
-        double noise_bar = MEMBRANE_SIGMA_BAR * random_normal(&night->random); /* an empty membrane may read below zero */
+        double noise_bar =
+            MEMBRANE_SIGMA_BAR * random_normal(&night->random); /* an empty membrane may read below zero */
         send_value(night, EVENT_MEMBRANE, night->plant.membrane_bar + noise_bar, night->input.membrane_bar_setpoint);
     }
     if (night->scan_end_ns && night->now_ns >= night->scan_end_ns)

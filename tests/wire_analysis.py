@@ -9,6 +9,7 @@ kind of broken input. Argument 1: the build directory.
 """
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -198,9 +199,12 @@ def check_long(directory):
               "2050 frames: a map of 683 lines, each the mean of 3 frames")
 
 
-def expect_refusal(directory, master, words, result=None):
+def expect_refusal(directory, master, words, result=None, full_disk_bytes=None):
+    """With full_disk_bytes, no file can grow beyond that (and SIGXFSZ, which Python ignores, stays ignored)."""
     before = set(os.listdir(directory))
-    run = analyze(master, result or f"{directory}/refused_results.hdf", "--json")
+    limit = full_disk_bytes and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full_disk_bytes, full_disk_bytes)))
+    run = subprocess.run([PROGRAM, master, "-o", result or f"{directory}/refused_results.hdf", "--json"], text=True,
+                         capture_output=True, timeout=60, preexec_fn=limit, restore_signals=False)
     try:
         reason = json.loads(run.stdout)["reason"]
     except (ValueError, KeyError):
@@ -254,6 +258,9 @@ def check_refusals(directory):
     expect_refusal(directory, master, "not possible")
     master = write_series(directory, frames, stem="fine")
     expect_refusal(directory, master, "cannot be made", f"{directory}/no_such_folder/x_results.hdf")
+    os.mkdir(f"{directory}/folder_results.hdf")
+    expect_refusal(directory, master, "cannot be written", f"{directory}/folder_results.hdf")
+    expect_refusal(directory, master, "File too large", full_disk_bytes=20000)
 
 
 def check_damage(directory):
