@@ -102,6 +102,7 @@ $(B)/tests/%: $(B)/tests/%.o $(B)/libisobar.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
+.SECONDARY:
 -include $(wildcard $(B)/*/*.d)
 
 # ---- run ---------------------------------------------------------------------------------------------------------------

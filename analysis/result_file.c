@@ -1,6 +1,7 @@
 #include "analysis/result_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
 #include <math.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #define VERSION "0.1"
 #define SEGMENTS 10     /* of the scan, for the viewer's stability plot */
 #define MATRIX_TILE 256 /* edge of a chunk of the full matrix: tiles below the diagonal are never written */
+#define IMAGE_GROWTH_BYTES 4194304
 #define KEV_ANGSTROM 12.398419843320026 /* h c, CODATA */
 #define CONVENTION "g2 = baseline + contrast * |F|^2, |F|^2 = exp(-2 (t/tau)^beta)"
 
@@ -448,30 +450,85 @@ static void put_entry(struct writer *writer, const struct result *result)
     put_attribute(writer, "/xpcs/twotime/normalized_g2", "first_point_for_fit", H5T_NATIVE_INT, &(int){1});
 }
 
+/* ---- from memory to disk ------------------------------------------------------------------------------------------
+ */
+
+static void put_result(struct writer *writer, const struct result *result)
+{
+    put_group(writer, "/xpcs", "NXcollection");
+    put_qmap(writer, result);
+    put_means(writer, result);
+    put_curve(writer, result);
+    put_every_lag(writer, result->ttcf);
+    put_twotime(writer, result->ttcf);
+    put_fit(writer, result);
+    put_entry(writer, result);
+}
+
+/* HDF5 writes into memory only: on a full disk it would fail in the middle of closing, and crash at exit. */
+static int make_image(const struct result *result, void **ret_image, size_t *ret_size, struct err *err)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_fapl_core(access, IMAGE_GROWTH_BYTES, 0);
+    struct writer writer = {.file = H5Fcreate("result", H5F_ACC_TRUNC, H5P_DEFAULT, access)};
+    H5Pclose(access);
+    writer.ok = writer.file >= 0;
+    put_result(&writer, result);
+    ssize_t size =
+        writer.ok && H5Fflush(writer.file, H5F_SCOPE_GLOBAL) >= 0 ? H5Fget_file_image(writer.file, NULL, 0) : 0;
+    void *image = size > 0 ? malloc((size_t)size) : NULL;
+    bool is_whole = image && H5Fget_file_image(writer.file, image, (size_t)size) == size;
+    if (writer.file >= 0)
+        H5Fclose(writer.file);
+    if (!is_whole) {
+        free(image);
+        return err_set(err, ERR_SYSTEM, "the result of %s cannot be put together: no memory, or HDF5 refused",
+                       result->master_path);
+    }
+    *ret_image = image;
+    *ret_size = (size_t)size;
+    return 0;
+}
+
+/* Returns 0 or the errno of what failed. */
+static int write_image(const char *path, const uint8_t *image, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), cause = 0;
+    if (fd < 0)
+        return errno;
+    for (size_t done = 0; done < size && !cause;) {
+        ssize_t n = write(fd, image + done, size - done);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno != EINTR)
+            cause = errno;
+    }
+    if (!cause && fsync(fd) != 0)
+        cause = errno;
+    if (close(fd) != 0 && !cause)
+        cause = errno;
+    return cause;
+}
+
 int result_file_write(const char *path, const struct result *result, struct err *err)
 {
     char unfinished[1100];
     if (snprintf(unfinished, sizeof unfinished, "%s.part-%d", path, (int)getpid()) >= (int)sizeof unfinished)
         return err_set(err, ERR_IO, "result file not written: its name of %zu letters is too long", strlen(path));
-    errno = 0;
-    struct writer writer = {.file = H5Fcreate(unfinished, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT)};
-    if (writer.file < 0)
-        return err_set(err, ERR_IO, "result file %s cannot be made: %s; does the folder exist, and is there space?",
-                       path, errno ? strerror(errno) : "HDF5 refused");
-    writer.ok = true;
-    put_group(&writer, "/xpcs", "NXcollection");
-    put_qmap(&writer, result);
-    put_means(&writer, result);
-    put_curve(&writer, result);
-    put_every_lag(&writer, result->ttcf);
-    put_twotime(&writer, result->ttcf);
-    put_fit(&writer, result);
-    put_entry(&writer, result);
-    bool is_closed = H5Fclose(writer.file) >= 0;
-    if (writer.ok && is_closed && rename(unfinished, path) == 0)
+    void *image = NULL;
+    size_t size = 0;
+    int code = make_image(result, &image, &size, err);
+    if (code)
+        return code;
+    int cause = write_image(unfinished, image, size);
+    if (!cause && rename(unfinished, path) != 0)
+        cause = errno;
+    free(image);
+    if (!cause)
         return 0;
-    int cause = errno;
     unlink(unfinished);
-    return err_set(err, ERR_IO, "result file %s cannot be written (%s); nothing was left behind; is the disk full?",
-                   path, cause ? strerror(cause) : "HDF5 refused");
+    return err_set(err, ERR_IO,
+                   "result file %s of %.1f MB cannot be written: %s; nothing was left behind; check the folder and its "
+                   "free space, then run the analysis again",
+                   path, (double)size * 1e-6, strerror(cause));
 }

@@ -38,8 +38,9 @@ struct result {
     const char *reason;        /* why it was refused; NULL with a fit */
 };
 
-/* Writes beside `path` under a temporary name and renames when complete: a file of that name is whole or absent (or the
- * one that stood there before). Errors: ERR_IO. */
+/* Makes the file in memory, writes it beside `path` under a temporary name and renames it when it is on disk: a file of
+ * that name is whole or absent (or the one that stood there before). Memory: twice the file, which is about 2 MB, and
+ * 2 n_frames^2 bytes more with the full matrix. Errors: ERR_IO (nothing is left behind), ERR_SYSTEM (memory). */
 int result_file_write(const char *path, const struct result *result, struct err *err);
 
 #endif

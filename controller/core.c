@@ -110,6 +110,14 @@ static uint32_t standing_reasons(const struct core *core)
 
 static const struct plan_step *present_step(const struct core *core) { return &core->settings.steps[core->step_index]; }
 
+/* Until a new range is durable the command stands where the membrane stands, and is not sent. */
+static void forget_authority(struct core *core)
+{
+    core->authorised_bar_min = core->authorised_bar_max = core->loading.command_bar;
+    core->range_intent_number = 0;
+    core->has_authority = false;
+}
+
 static void begin_loading(struct core *core, struct core_actions *actions)
 {
     const struct plan_step *step = present_step(core);
@@ -120,8 +128,7 @@ static void begin_loading(struct core *core, struct core_actions *actions)
                   step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
                   has_isobar ? next->drift_gpa_max : 0.12, core->membrane_bar, core->now_ns);
     core->loading_state_shown = LOADING_IDLE;
-    core->authorised_bar_min = core->authorised_bar_max = core->loading.command_bar;
-    core->range_intent_number = 0;
+    forget_authority(core);
     core->is_holding = false;
     double slew = step->rate_bar_per_min > back_off_bar_per_min ? step->rate_bar_per_min : back_off_bar_per_min;
     add_value(actions, ACTION_SLEW,
@@ -221,6 +228,7 @@ static void authorise_range(struct core *core, struct core_actions *actions)
         core->authorised_bar_min = core->pending_bar_min;
         core->authorised_bar_max = core->pending_bar_max;
         core->range_intent_number = 0;
+        core->has_authority = true;
     }
     double bar_min, bar_max, command_bar = core->loading.command_bar;
     loading_range(&core->loading, &bar_min, &bar_max);
@@ -247,7 +255,7 @@ static void show_loading_state(struct core *core, struct core_actions *actions)
 static void command_setpoint(struct core *core, struct core_actions *actions)
 {
     double command_bar = core->loading.command_bar;
-    if (fabs(command_bar - core->setpoint_bar) < SETPOINT_BAR_STEP)
+    if (!core->has_authority || fabs(command_bar - core->setpoint_bar) < SETPOINT_BAR_STEP)
         return;
     assert(core->phase == CORE_LOADING);                                                        /* C3 */
     assert(command_bar <= core->settings.loading.membrane_bar_max);                             /* C2 */
@@ -265,8 +273,7 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
         loading_hold(loading);
     if (!must_hold && core->is_holding) {
         loading_resume(loading, core->membrane_bar, core->now_ns);
-        core->authorised_bar_min = core->authorised_bar_max = loading->command_bar;
-        core->range_intent_number = 0;
+        forget_authority(core);
     }
     core->is_holding = must_hold;
     authorise_range(core, actions);

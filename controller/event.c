@@ -12,7 +12,7 @@ static const char *const action_names[ACTION_KIND_COUNT] = {
     "analyse", "phase",     "isobar done", "hold",    "pace",       "finished",
 };
 
-static const char *const intent_names[INTENT_KIND_COUNT] = {"step", "membrane", "scan", "retreat"};
+static const char *const intent_names[INTENT_KIND_COUNT] = {"step", "membrane", "scan"};
 
 static const char *name_of(const char *const *names, int32_t count, int32_t kind)
 {

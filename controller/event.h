@@ -67,7 +67,6 @@ enum intent_kind {
     INTENT_STEP,     /* value: step_index */
     INTENT_MEMBRANE, /* value: lowest and highest set point authorised, bar */
     INTENT_SCAN,     /* value: scan_number, attempt */
-    INTENT_RETREAT,  /* value: lowest set point authorised, bar */
     INTENT_KIND_COUNT
 };
 

@@ -225,7 +225,7 @@ static void execute_journal(struct loop *loop, const struct action *action)
     const struct store_value row[] = {
         store_integer(action->integer[0]),    store_integer(loop->now_ns),
         store_integer(loop->core.step_index), store_text(intent_kind_name((int32_t)action->integer[1])),
-        store_real(action->value[0]),         store_null(),
+        store_real(action->value[0]),         store_real(action->value[1]),
     };
     put(loop, STORE_INTENT, row, 6, action->integer[0]);
 }

@@ -56,8 +56,8 @@ CREATE TABLE intent (
   t_ns INTEGER NOT NULL,
   step_index INTEGER NOT NULL,
   kind TEXT NOT NULL,
-  value REAL,
-  text TEXT
+  value REAL,                         -- step: its index; membrane: lowest set point, bar; scan: its number
+  value_max REAL                      -- membrane: highest set point, bar; scan: the attempt
 ) STRICT;
 
 -- Which state of which step began when.

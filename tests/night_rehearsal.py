@@ -78,11 +78,15 @@ def main():
     passes, events, late = connection.execute(
         "SELECT max(pass), count(*), count(*) - count(DISTINCT seq) FROM event").fetchone()
     night.check(events > 1000 and late == 0 and passes > 0, f"{events} events in {passes} passes are recorded once each")
-    early = connection.execute(
-        "SELECT count(*) FROM decision d WHERE d.kind = 'set point' AND NOT EXISTS "
-        "(SELECT 1 FROM intent i WHERE i.kind = 'membrane' AND i.t_ns <= (SELECT t_ns FROM event WHERE seq = d.event_seq))"
-    ).fetchone()[0]
-    night.check(early == 0, "no set point was asked for before an intent stood in the journal")
+    stray = connection.execute(
+        "SELECT count(*) FROM decision d JOIN event e ON e.seq = d.event_seq WHERE d.kind = 'set point' AND NOT EXISTS "
+        "(SELECT 1 FROM intent i WHERE i.kind = 'membrane' AND i.t_ns <= e.t_ns "
+        "AND d.value BETWEEN i.value AND i.value_max)").fetchone()[0]
+    first_set_point, first_durable = connection.execute(
+        "SELECT (SELECT min(event_seq) FROM decision WHERE kind = 'set point'), (SELECT min(e.seq) FROM event e WHERE "
+        "e.kind = 'durable' AND e.seq > (SELECT min(event_seq) FROM decision WHERE text = 'membrane'))").fetchone()
+    night.check(stray == 0, "every set point asked for lies in a range that stands in the journal")
+    night.check(first_set_point >= first_durable, "and none was asked for before its range was durable")
 
     forged = os.path.join(night.directory, "forged.db")
     connection.backup(target := sqlite3.connect(forged))

@@ -197,6 +197,23 @@ def check_long(directory):
         check(file["xpcs/twotime/config/avg_frame"][()] == 3 and seen.shape == (n, n)
               and np.allclose(np.triu(seen, 1), expected, rtol=1e-5) and not np.tril(seen, -1).any(),
               "2050 frames: a map of 683 lines, each the mean of 3 frames")
+        mean = [seen.diagonal(lag).mean() for lag in range(n)]
+        check(np.allclose(file["xpcs/twotime/normalized_g2"][:, 0], mean, rtol=1e-6), "its g2 along its diagonals")
+
+
+def check_hot_pixel(directory):
+    frames = draw_photons(60, 32, 40, 10, 0.1, 6)
+    mask = np.zeros((32, 40), np.uint32)
+    mask[0] = 1
+    frames[:, 7, 9] = 4000
+    result = f"{directory}/hot_results.hdf"
+    said = json.loads(analyze(write_series(directory, frames, mask, stem="hot"), result, "--json").stdout)
+    mask[7, 9] = 1
+    _, g2 = peer(frames, mask)
+    with h5py.File(result) as file:
+        check(said["n_pixels"] == (mask == 0).sum() and file["process/n_hot_pixels"][()] == 1
+              and np.array_equal(file["xpcs/qmap/mask"], mask == 0) and np.allclose(file["xpcs/every_lag/g2"], g2),
+              "a hot pixel is left out, and masked in the result")
 
 
 def expect_refusal(directory, master, words, result=None, full_disk_bytes=None):
@@ -231,6 +248,8 @@ def check_refusals(directory):
     expect_refusal(directory, write_series(directory, frames, n_announced=31, stem="short"), "announces 31 frames")
     expect_refusal(directory, write_series(directory, frames, stem="gzip", compression="gzip"), "bitshuffle")
     expect_refusal(directory, write_series(directory, frames, stem="plain", shuffle=False), "bitshuffle")
+    expect_refusal(directory, write_series(directory, frames, stem="zip", compression=32008, compression_opts=(0, 0)),
+                   "with LZ4")
     expect_refusal(directory, write_series(directory, frames, dtype="int32", stem="signed"), "uint16 or uint32")
     expect_refusal(directory, write_series(directory, frames, dtype="uint8", stem="byte"), "uint16 or uint32")
     expect_refusal(directory, write_series(directory, frames[:1], stem="single"), "single_master.h5: 1 frames: a correlation needs 2 to 65535")
@@ -249,6 +268,16 @@ def check_refusals(directory):
         offset = file["entry/data/data"].id.get_chunk_info(7).byte_offset
     overwrite(f"{directory}/corrupt_data_000001.h5", offset + 12, b"\xff" * 4)
     expect_refusal(directory, master, "corrupt_data_000001.h5, frame 8 of 30")
+    master = write_series(directory, frames, stem="raw")
+    with h5py.File(f"{directory}/raw_data_000001.h5", "r+") as file:
+        file["entry/data/data"].id.write_direct_chunk((3, 0, 0), frames[3].tobytes(), filter_mask=1)
+    expect_refusal(directory, master, "raw_data_000001.h5, frame 4 of 30: a chunk of 1536 bytes with filter mask 1")
+    master = write_series(directory, frames, stem="gap")
+    with h5py.File(f"{directory}/gap_data_000001.h5", "w") as file:
+        part = file.create_dataset("entry/data/data", (30, 16, 24), "uint32", chunks=(1, 16, 24), compression=32008,
+                                   compression_opts=(0, 2))
+        part[:20] = frames[:20]
+    expect_refusal(directory, master, "frame 21 of 30: the frame was never written")
     master = write_series(directory, frames, stem="shape")
     with h5py.File(master, "r+") as file:
         file[SPECIFIC + "x_pixels_in_detector"][...] = 25
@@ -257,9 +286,9 @@ def check_refusals(directory):
         file[SPECIFIC + "x_pixels_in_detector"][...] = 2**31
     expect_refusal(directory, master, "not possible")
     master = write_series(directory, frames, stem="fine")
-    expect_refusal(directory, master, "cannot be made", f"{directory}/no_such_folder/x_results.hdf")
+    expect_refusal(directory, master, "No such file or directory", f"{directory}/no_such_folder/x_results.hdf")
     os.mkdir(f"{directory}/folder_results.hdf")
-    expect_refusal(directory, master, "cannot be written", f"{directory}/folder_results.hdf")
+    expect_refusal(directory, master, "Is a directory", f"{directory}/folder_results.hdf")
     expect_refusal(directory, master, "File too large", full_disk_bytes=20000)
 
 
@@ -291,6 +320,7 @@ def main():
         check_options(directory, master, frames, mask)
         check_flat(directory)
         check_long(directory)
+        check_hot_pixel(directory)
         check_refusals(directory)
         check_damage(directory)
     finally:

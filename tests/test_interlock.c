@@ -1,0 +1,223 @@
+/*
+ * Goal: every reason for holding sets and clears by the events it is meant for and by no other; the sentence names the
+ * most serious first.
+ * Method: from an interlock in which nothing stands, one disturbance and its end per row of a table.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "controller/event.h"
+#include "controller/interlock.h"
+
+static const struct interlock_settings settings = {.membrane_stale_s = 20.0,
+                                                   .ruby_stale_s = 60.0,
+                                                   .ruby_rejected_max = 3,
+                                                   .beam_stale_s = 60.0,
+                                                   .current_ma_min = 20.0,
+                                                   .current_ma_resume = 24.0,
+                                                   .beam_settle_s = 10.0,
+                                                   .pressure_gpa_max = 8.0};
+
+static void send(struct interlock *interlock, enum event_kind kind, double t_s, double value)
+{
+    struct event event;
+    memset(&event, 0, sizeof event);
+    event.kind = (int32_t)kind;
+    event.t_ns = event.now_ns = ns_from_s(t_s);
+    event.value[0] = value;
+    if (kind == EVENT_COMMAND)
+        event.integer[0] = (int64_t)value;
+    interlock_observe(interlock, &event);
+}
+
+static uint32_t reasons_at(const struct interlock *interlock, double t_s)
+{
+    return interlock_reasons(interlock, ns_from_s(t_s));
+}
+
+/* All instruments there and fresh at `t_s`. */
+static void refresh(struct interlock *interlock, double t_s)
+{
+    send(interlock, EVENT_MEMBRANE, t_s, 10.0);
+    send(interlock, EVENT_RUBY, t_s, 1.0);
+    send(interlock, EVENT_BEAM, t_s, 200.0);
+}
+
+static struct interlock quiet(double t_s)
+{
+    struct interlock interlock;
+    interlock_init(&interlock, &settings);
+    interlock.ruby_every_s = 5.0;
+    send(&interlock, EVENT_MEMBRANE_FOUND, t_s, 0.0);
+    send(&interlock, EVENT_SPECTROMETER_FOUND, t_s, 0.0);
+    send(&interlock, EVENT_DETECTOR_FOUND, t_s, 0.0);
+    send(&interlock, EVENT_BEAM, t_s - 11.0, 200.0);
+    refresh(&interlock, t_s);
+    assert_int_equal(reasons_at(&interlock, t_s), 0);
+    return interlock;
+}
+
+static void at_first_nothing_is_known(void **state)
+{
+    (void)state;
+    struct interlock interlock;
+    interlock_init(&interlock, &settings);
+    assert_int_equal(reasons_at(&interlock, 1.0),
+                     HOLD_MEMBRANE_LINK | HOLD_RUBY_LINK | HOLD_DETECTOR_LINK | HOLD_BEAM);
+    send(&interlock, EVENT_MEMBRANE_FOUND, 1.0, 0.0); /* found, but not yet read */
+    send(&interlock, EVENT_SPECTROMETER_FOUND, 1.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 1.0),
+                     HOLD_MEMBRANE_STALE | HOLD_RUBY_STALE | HOLD_DETECTOR_LINK | HOLD_BEAM);
+}
+
+static void every_reason_sets_and_clears_by_its_events(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t reason;
+        enum event_kind sets;
+        double set_value;
+        int n_times;
+        enum event_kind clears;
+        double clear_value;
+    } cases[] = {
+        {HOLD_PRESSURE_LIMIT, EVENT_RUBY, 8.01, 1, EVENT_RUBY, 7.99},
+        {HOLD_PRESSURE_LIMIT, EVENT_RUBY, NAN, 1, EVENT_RUBY, 1.0},
+        {HOLD_JOURNAL, EVENT_JOURNAL_FAILED, 0.0, 1, EVENT_DURABLE, 0.0},
+        {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST, 0.0, 1, EVENT_MEMBRANE_FOUND, 0.0},
+        {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST, 0.0, 1, EVENT_SPECTROMETER_FOUND, 0.0},
+        {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED, 0.0, 3, EVENT_RUBY, 1.0},
+        {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST, 0.0, 1, EVENT_DETECTOR_FOUND, 0.0},
+        {HOLD_OPERATOR, EVENT_COMMAND, COMMAND_HOLD, 1, EVENT_COMMAND, COMMAND_RESUME},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct interlock interlock = quiet(100.0);
+        for (int n = 0; n < cases[i].n_times; n++) {
+            assert_int_equal(reasons_at(&interlock, 101.0), 0);
+            send(&interlock, cases[i].sets, 101.0, cases[i].set_value);
+        }
+        assert_int_equal(reasons_at(&interlock, 101.0), cases[i].reason);
+        for (int kind = 0; kind < EVENT_KIND_COUNT; kind++) /* nothing else clears it, and nothing else is set */
+            if (kind == EVENT_TICK || (kind >= EVENT_SCAN_STARTED && kind <= EVENT_SCAN_FAILED) || kind == EVENT_RESULT)
+                send(&interlock, (enum event_kind)kind, 102.0, 0.0);
+        assert_int_equal(reasons_at(&interlock, 102.0), cases[i].reason);
+        send(&interlock, cases[i].clears, 103.0, cases[i].clear_value);
+        assert_int_equal(reasons_at(&interlock, 103.0), 0);
+    }
+}
+
+static void what_is_not_renewed_is_stale(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t reason;
+        enum event_kind renews;
+        double age_s_max, value;
+    } cases[] = {
+        {HOLD_MEMBRANE_STALE, EVENT_MEMBRANE, 20.0, 10.0},
+        {HOLD_RUBY_STALE, EVENT_RUBY, 70.0, 1.0}, /* 60 s and two intervals of 5 s */
+        {HOLD_BEAM, EVENT_BEAM, 60.0, 200.0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct interlock interlock = quiet(100.0);
+        double last_s = 100.0 + cases[i].age_s_max;
+        assert_int_equal(reasons_at(&interlock, last_s - 0.1) & cases[i].reason, 0);
+        assert_int_equal(reasons_at(&interlock, last_s + 0.1) & cases[i].reason, cases[i].reason);
+        send(&interlock, cases[i].renews, last_s + 1.0, cases[i].value);
+        assert_int_equal(reasons_at(&interlock, last_s + 1.0) & cases[i].reason, 0);
+    }
+    struct interlock interlock = quiet(100.0); /* rejected spectra are fresh, but no readings */
+    send(&interlock, EVENT_RUBY_REJECTED, 170.0, 0.0);
+    assert_true(reasons_at(&interlock, 171.0) & HOLD_RUBY_STALE);
+}
+
+static void the_beam_has_to_settle(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    send(&interlock, EVENT_BEAM, 101.0, 22.0); /* between the two limits: as it was */
+    assert_int_equal(reasons_at(&interlock, 101.0), 0);
+    send(&interlock, EVENT_BEAM, 102.0, 19.9);
+    assert_int_equal(reasons_at(&interlock, 102.0), HOLD_BEAM);
+    send(&interlock, EVENT_BEAM, 103.0, 30.0);
+    send(&interlock, EVENT_BEAM, 112.0, 30.0);
+    assert_int_equal(reasons_at(&interlock, 112.0), HOLD_BEAM);
+    send(&interlock, EVENT_BEAM, 112.5, 22.0); /* too low to settle: begins anew */
+    send(&interlock, EVENT_BEAM, 113.0, 30.0);
+    send(&interlock, EVENT_BEAM, 114.0, 30.0);
+    assert_int_equal(reasons_at(&interlock, 114.0), HOLD_BEAM);
+    send(&interlock, EVENT_BEAM, 123.0, 30.0);
+    assert_true(!(reasons_at(&interlock, 123.0) & HOLD_BEAM));
+    send(&interlock, EVENT_BEAM, 124.0, NAN); /* not known is no beam */
+    assert_true(reasons_at(&interlock, 124.0) & HOLD_BEAM);
+}
+
+static void only_a_resume_clears_what_a_person_has_to_look_at(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    interlock.stalled = interlock.at_limit = interlock.scan_exhausted = true;
+    uint32_t expected = HOLD_MEMBRANE_STALL | HOLD_MEMBRANE_LIMIT | HOLD_SCAN;
+    refresh(&interlock, 101.0);
+    send(&interlock, EVENT_DURABLE, 101.0, 0.0);
+    send(&interlock, EVENT_COMMAND, 101.0, COMMAND_STOP);
+    assert_int_equal(reasons_at(&interlock, 101.0), expected);
+    send(&interlock, EVENT_COMMAND, 101.0, COMMAND_HOLD);
+    send(&interlock, EVENT_COMMAND, 101.0, COMMAND_STOP); /* does not end a hold */
+    assert_int_equal(reasons_at(&interlock, 101.0), expected | HOLD_OPERATOR);
+    send(&interlock, EVENT_COMMAND, 102.0, COMMAND_RESUME);
+    assert_int_equal(reasons_at(&interlock, 102.0), 0);
+}
+
+static void the_sentence_names_the_most_serious_first(void **state)
+{
+    (void)state;
+    char text[2000], before[2000];
+    assert_string_equal(interlock_text(0), "");
+    interlock_sentence(0, text, sizeof text);
+    assert_string_equal(text, "");
+    uint32_t all = 0;
+    for (int bit = 0; bit < 13; bit++) {
+        uint32_t reason = UINT32_C(1) << bit;
+        assert_true(strlen(interlock_text(reason)) > 0);
+        assert_ptr_equal(interlock_text(reason | reason << 1), interlock_text(reason));
+        all |= reason;
+    }
+    interlock_sentence(all, text, sizeof text);
+    const char *place = text;
+    for (int bit = 0; bit < 13; bit++) {
+        const char *found = strstr(place, interlock_text(UINT32_C(1) << bit));
+        assert_non_null(found);
+        place = found + 1;
+    }
+    for (int32_t size = 1; size < 200; size++) { /* cut between reasons, always ended, never beyond */
+        memset(before, '#', sizeof before);
+        interlock_sentence(all, before, size);
+        assert_true(strlen(before) < (size_t)size);
+        assert_memory_equal(before, text, strlen(before));
+        assert_int_equal(before[size], '#');
+    }
+    interlock_sentence(HOLD_BEAM | HOLD_JOURNAL, text, sizeof text);
+    assert_string_equal(text, "the journal cannot be written: nothing moves that is not written down; "
+                              "no beam, or the ring current is not known");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(at_first_nothing_is_known),
+        cmocka_unit_test(every_reason_sets_and_clears_by_its_events),
+        cmocka_unit_test(what_is_not_renewed_is_stale),
+        cmocka_unit_test(the_beam_has_to_settle),
+        cmocka_unit_test(only_a_resume_clears_what_a_person_has_to_look_at),
+        cmocka_unit_test(the_sentence_names_the_most_serious_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
