@@ -70,6 +70,7 @@ SOURCES := $(filter-out $(PROGRAMS:%=%.c),$(wildcard $(FOLDERS:%=%/*.c)))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 BINARIES := $(patsubst %,$(B)/bin/%,$(notdir $(PROGRAMS)))
 TEST_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+NIGHTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/nights/*.c))
 
 all: $(BINARIES)
 
@@ -98,12 +99,12 @@ $(B)/bin/$(notdir $(1)): $(B)/$(1).o $(B)/libisobar.a
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
-$(B)/tests/%: $(B)/tests/%.o $(B)/libisobar.a
+$(B)/tests/%: $(B)/tests/%.o $(NIGHTS) $(B)/libisobar.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 .SECONDARY:
--include $(wildcard $(B)/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
 
 # ---- run ---------------------------------------------------------------------------------------------------------------
 
@@ -120,6 +121,10 @@ rehearse-ten: all
 
 test: all $(TEST_PROGRAMS)
 	@tests/run $(B)
+
+# The loading protocol on cells drawn at random, two laws of creep, beside two lesser protocols: JSON lines.
+bench-loading: $(B)/tests/bench_loading
+	$< $(CELLS)
 
 test-short: all $(TEST_PROGRAMS)
 	@tests/run --no-nights $(B)
@@ -138,4 +143,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten test test-short check format format-check clean
+.PHONY: all rehearse rehearse-ten bench-loading test test-short check format format-check clean

@@ -170,9 +170,10 @@ static int check_filter(hid_t properties, const char *path, struct err *err)
     H5Z_filter_t filter = H5Pget_filter2(properties, 0, &flags, &n_values, values, 0, NULL, NULL);
     if (filter != FILTER_BITSHUFFLE || n_values < 5 || values[4] != FILTER_OPTION_LZ4)
         return err_set(err, ERR_DATA,
-                       "%s: filter %d; expected %d (bitshuffle) with LZ4: set the detector's compression "
-                       "to bslz4",
-                       path, (int)filter, FILTER_BITSHUFFLE);
+                       "%s: filter %d, option %u; expected %d (bitshuffle), option %d (LZ4): set the detector's "
+                       "compression to bslz4",
+                       path, (int)filter, filter == FILTER_BITSHUFFLE && n_values >= 5 ? values[4] : 0,
+                       FILTER_BITSHUFFLE, FILTER_OPTION_LZ4);
     return 0;
 }
 

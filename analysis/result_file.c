@@ -418,16 +418,25 @@ static void put_process(struct writer *writer, const struct result *result)
     put_link(writer, "/entry/process", "/process");
 }
 
+/* The number at the end of the series' name, before _master.h5; NXxpcs wants one: 0 when the name has none. */
+static int64_t series_number(const char *name)
+{
+    const char *end = strstr(name, "_master"), *first = end;
+    while (first && first > name && first[-1] >= '0' && first[-1] <= '9')
+        first--;
+    return first ? strtoll(first, NULL, 10) : 0;
+}
+
 static void put_entry(struct writer *writer, const struct result *result)
 {
-    const char *name = strrchr(result->master_path, '/');
+    const char *slash = strrchr(result->master_path, '/'), *name = slash ? slash + 1 : result->master_path;
     put_label(writer, "/", "default", "entry");
     put_label(writer, "/", "creator", PROGRAM);
     put_group(writer, "/entry", "NXentry");
     put_label(writer, "/entry", "default", "data");
     put_text(writer, "/entry/definition", "NXxpcs");
-    put_text(writer, "/entry/entry_identifier", name ? name + 1 : result->master_path);
-    put_integer(writer, "/entry/scan_number", 1);
+    put_text(writer, "/entry/entry_identifier", name);
+    put_integer(writer, "/entry/scan_number", series_number(name));
     put_text(writer, "/entry/start_time", result->info->start_time);
     put_instrument(writer, result->info);
     put_process(writer, result);

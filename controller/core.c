@@ -76,6 +76,41 @@ static void enter(struct core *core, struct core_actions *actions, enum core_pha
     action->integer[1] = phase;
 }
 
+void core_settings_init(struct core_settings *ret_settings, const struct plan *plan, const struct beamline *beamline)
+{
+    memset(ret_settings, 0, sizeof *ret_settings);
+    double membrane_bar_max = fmin(plan->cell.membrane_bar_max, beamline->membrane.membrane_bar_max);
+    struct loading_settings *loading = &ret_settings->loading;
+    loading->membrane_bar_max = membrane_bar_max;
+    loading->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    loading->leash_bar = 0.5;
+    loading->back_off_bar_per_s = fmin(6.0, beamline->membrane.slew_bar_per_min_max) / 60.0;
+    loading->probe_bar_per_s = loading->back_off_bar_per_s / 3.0;
+    loading->compliance_bar_s_per_gpa = 9000.0; /* 900 s of creep at 10 bar per GPa: until a cell is known */
+    loading->edge_bar_per_gpa = 11.0;
+    loading->half_width_bar = 5.0;
+    loading->creep_s_max = 1800.0;
+    loading->taper_s = 300.0;
+    loading->stop_gpa = 0.0;
+    loading->drop_gpa = 0.01;
+    loading->watch_s = 480.0;
+    struct interlock_settings *interlock = &ret_settings->interlock;
+    interlock->membrane_stale_s = 20.0;
+    interlock->ruby_stale_s = 60.0;
+    interlock->ruby_rejected_max = 5;
+    interlock->beam_stale_s = 60.0;
+    interlock->current_ma_min = beamline->ring.current_ma_min;
+    interlock->current_ma_resume = 1.2 * beamline->ring.current_ma_min;
+    interlock->beam_settle_s = 10.0;
+    interlock->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    ret_settings->slew_bar_per_min_max = beamline->membrane.slew_bar_per_min_max;
+    ret_settings->n_steps = plan->n_steps;
+    for (int i = 0; i < plan->n_steps; i++) {
+        ret_settings->steps[i] = plan->steps[i];
+        ret_settings->needs_detector |= plan->steps[i].n_scans > 0;
+    }
+}
+
 void core_init(struct core *core, const struct core_settings *settings)
 {
     assert(settings->n_steps > 0 && settings->n_steps <= PLAN_STEPS_MAX);

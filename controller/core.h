@@ -25,6 +25,7 @@
 #include "controller/interlock.h"
 #include "controller/loading.h"
 #include "controller/scan.h"
+#include "sequences/beamline.h"
 #include "sequences/plan.h"
 
 #define CORE_ACTIONS_MAX 16
@@ -91,6 +92,9 @@ struct core {
     double ruby_every_s;
     enum loading_state loading_state_shown;
 };
+
+/* The settings for this plan at this beamline, every byte of them defined. */
+void core_settings_init(struct core_settings *ret_settings, const struct plan *plan, const struct beamline *beamline);
 
 /* `settings` must come from zeroed memory, so that equal settings are equal bytes. */
 void core_init(struct core *core, const struct core_settings *settings);

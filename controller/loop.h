@@ -22,9 +22,6 @@ struct loop_settings {
     const char *results_directory;
 };
 
-/* Settings of the core for this plan at this beamline. */
-void loop_core_settings(const struct plan *plan, const struct beamline *beamline, struct core_settings *ret_settings);
-
 /* Writes the run's rows and starts the instruments' threads. */
 int loop_start(struct loop **ret_loop, const struct loop_settings *settings, struct err *err);
 

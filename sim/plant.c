@@ -4,10 +4,17 @@
 
 #define TEMPERATURE_K_MEAN 296.0
 #define DAY_S 86400.0
+#define YIELD_MAX 8.0 /* far beyond what a ramp can store; keeps the explicit step stable */
 
 static double near(struct random *random, double value, double relative_spread)
 {
     return value * (1.0 + relative_spread * (2.0 * random_uniform(random) - 1.0));
+}
+
+void plant_init_law(struct plant *plant, const struct plant_law *law, uint64_t seed, double pressure_gpa)
+{
+    *plant = (struct plant){.law = *law, .random = {.state = seed}, .temperature_k = TEMPERATURE_K_MEAN};
+    plant->load_bar = pressure_gpa / law->gpa_per_bar;
 }
 
 void plant_init(struct plant *plant, uint64_t seed, double pressure_gpa)
@@ -23,11 +30,12 @@ void plant_init(struct plant *plant, uint64_t seed, double pressure_gpa)
         .slip_interval_s = 2400.0,
         .slip_relaxation_s = 7200.0,
         .gpa_per_kelvin = 0.005,
+        .temperature_k_daily = 0.3,
+        .temperature_k_noise = 0.1,
         .membrane_bar_noise = 0.002,
         .leak_bar_per_s = 0.05 / 3600.0,
     };
-    *plant = (struct plant){.law = law, .random = random, .temperature_k = TEMPERATURE_K_MEAN};
-    plant->load_bar = pressure_gpa / law.gpa_per_bar;
+    plant_init_law(plant, &law, random.state, pressure_gpa);
 }
 
 /* log(1 + e^z) without overflow. */
@@ -48,12 +56,27 @@ static void step_membrane(struct plant *plant, double dt_s, const struct plant_i
 
 static void step_temperature(struct plant *plant, double dt_s)
 {
-    const double correlation_s = 3600.0, sigma_k = 0.1;
+    const double correlation_s = 3600.0, sigma_k = plant->law.temperature_k_noise;
     double decay = dt_s / correlation_s;
     plant->temperature_noise_k += -decay * plant->temperature_noise_k;
     plant->temperature_noise_k += sigma_k * sqrt(2.0 * decay) * random_normal(&plant->random);
-    plant->temperature_k =
-        TEMPERATURE_K_MEAN + 0.3 * sin(6.283185307179586 * plant->elapsed_s / DAY_S) + plant->temperature_noise_k;
+    double daily_k = plant->law.temperature_k_daily * sin(6.283185307179586 * plant->elapsed_s / DAY_S);
+    plant->temperature_k = TEMPERATURE_K_MEAN + daily_k + plant->temperature_noise_k;
+}
+
+/* dy/dt at D = excess_bar, bar/s. */
+static double creep_rate(const struct plant_law *law, double excess_bar, double half_width_bar)
+{
+    if (law->form == PLANT_LOGARITHMIC) {
+        double b = 0.2 * half_width_bar;
+        double up = exp(fmin((excess_bar - half_width_bar) / b, YIELD_MAX));
+        double down = exp(fmin((-excess_bar - half_width_bar) / b, YIELD_MAX));
+        return b / law->creep_s * (up - down);
+    }
+    double softness_bar = 0.1 * half_width_bar;
+    double up = softplus((excess_bar - half_width_bar) / softness_bar);
+    double down = softplus((-excess_bar - half_width_bar) / softness_bar);
+    return softness_bar / law->creep_s * (up - down);
 }
 
 void plant_step(struct plant *plant, double dt_s, const struct plant_input *input)
@@ -65,11 +88,8 @@ void plant_step(struct plant *plant, double dt_s, const struct plant_input *inpu
 
     double effective_bar = fmax(0.0, plant->membrane_bar - law->takeup_bar);
     double half_width_bar = law->dead_zone_bar + law->dead_zone_per_bar * plant->load_bar;
-    double softness_bar = 0.1 * half_width_bar;
     double excess_bar = effective_bar - plant->load_bar;
-    double up = softplus((excess_bar - half_width_bar) / softness_bar);
-    double down = softplus((-excess_bar - half_width_bar) / softness_bar);
-    plant->load_bar += dt_s * softness_bar / law->creep_s * (up - down);
+    plant->load_bar += dt_s * creep_rate(law, excess_bar, half_width_bar);
 
     plant->slip_gpa -= plant->slip_gpa * dt_s / law->slip_relaxation_s;
     if (random_uniform(&plant->random) < dt_s / law->slip_interval_s)

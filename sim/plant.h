@@ -19,7 +19,13 @@
 
 #include "sim/random.h"
 
+/* PLANT_LINEAR is the law above. In PLANT_LOGARITHMIC the gasket yields as a thermally activated solid does (Eyring):
+ * dy/dt = (b / tau) (exp((D - w) / b) - exp((-D - w) / b)), b = 0.2 w, so that the creep after a step grows with the
+ * logarithm of time and the excess stored by a ramp with the logarithm of its rate. */
+enum plant_form { PLANT_LINEAR, PLANT_LOGARITHMIC, PLANT_FORM_COUNT };
+
 struct plant_law {
+    enum plant_form form;
     double takeup_bar;        /* u0 */
     double dead_zone_bar;     /* w0, half width at no load */
     double dead_zone_per_bar; /* mu, its growth with load, dimensionless */
@@ -29,8 +35,10 @@ struct plant_law {
     double slip_interval_s;   /* mean time between events */
     double slip_relaxation_s;
     double gpa_per_kelvin;
-    double membrane_bar_noise; /* regulation noise of the controller */
-    double leak_bar_per_s;     /* with the valves closed */
+    double temperature_k_daily; /* amplitude of the day */
+    double temperature_k_noise; /* sigma, correlated over an hour */
+    double membrane_bar_noise;  /* regulation noise of the controller */
+    double leak_bar_per_s;      /* with the valves closed */
 };
 
 struct plant {
@@ -53,6 +61,9 @@ struct plant_input {
 /* A cell drawn from the seed: each parameter near the calibrated value, as cells differ. Membrane empty, gasket
  * screwed by hand to `pressure_gpa`. */
 void plant_init(struct plant *plant, uint64_t seed, double pressure_gpa);
+
+/* A cell of a given law; the seed is that of its slips and its temperature. */
+void plant_init_law(struct plant *plant, const struct plant_law *law, uint64_t seed, double pressure_gpa);
 
 /* One explicit Euler step; dt_s <= 1, far below the creep time. */
 void plant_step(struct plant *plant, double dt_s, const struct plant_input *input);

@@ -114,6 +114,7 @@ def check_layout(path, frames):
               "the half matrix says that it is one")
         check(result["entry/data/g2"] == result["xpcs/multitau/normalized_g2"], "/entry shows /xpcs by hard links")
         check([name.decode() for name in result["xpcs/qmap/map_names"][()]] == ["q", "phi"], "map names")
+        check(result["entry/scan_number"][()] == 42, "the number is the series' own")
         check(result["entry/start_time"][()].decode() == "2026-01-02T03:04:05.678901", "start time is the master's")
         q = result["xpcs/qmap/dynamic_v_list_dim0"][0]
         rows, columns = np.indices(frames.shape[1:])
@@ -131,7 +132,7 @@ def check_against_numpy(directory, dtype):
     clean = frames.copy()
     frames[33, 2, 2] = 60001  # above the cut-off: not photons in this frame
     clean[33, 2, 2] = 0
-    master = write_series(directory, frames, mask, dtype, per_file=100, stem=dtype)
+    master = write_series(directory, frames, mask, dtype, per_file=100, stem=f"scan_{dtype}_0042")
     result = f"{directory}/{dtype}_results.hdf"
     run = analyze(master, result, "--json", "--matrix")
     said = json.loads(run.stdout)
@@ -249,7 +250,7 @@ def check_refusals(directory):
     expect_refusal(directory, write_series(directory, frames, stem="gzip", compression="gzip"), "bitshuffle")
     expect_refusal(directory, write_series(directory, frames, stem="plain", shuffle=False), "bitshuffle")
     expect_refusal(directory, write_series(directory, frames, stem="zip", compression=32008, compression_opts=(0, 0)),
-                   "with LZ4")
+                   "filter 32008, option 0")
     expect_refusal(directory, write_series(directory, frames, dtype="int32", stem="signed"), "uint16 or uint32")
     expect_refusal(directory, write_series(directory, frames, dtype="uint8", stem="byte"), "uint16 or uint32")
     expect_refusal(directory, write_series(directory, frames[:1], stem="single"), "single_master.h5: 1 frames: a correlation needs 2 to 65535")

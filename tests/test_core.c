@@ -1,0 +1,607 @@
+/*
+ * Goal: every phase of the core begins and ends as core.h says, refuses what it must refuse, and obeys hold, resume and
+ * stop in every phase and with any one instrument gone; a recorded night replayed gives the same actions, byte for byte.
+ * Method: a bench of the shipping core and the plant on a virtual clock; C1 to C3 are judged from the actions alone.
+ * Seeds are fixed and printed.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "controller/core.h"
+#include "sim/plant.h"
+
+#define BAR_MAX 130.0
+#define RECORD_MAX 400000
+
+enum gone { GONE_NOTHING, GONE_MEMBRANE, GONE_RUBY, GONE_DETECTOR, GONE_BEAM, GONE_JOURNAL, GONE_COUNT };
+
+struct record {
+    int n_events, n_actions;
+    struct event *events;
+    struct action *actions;
+    int *n_actions_of; /* per event */
+};
+
+struct bench {
+    struct core core;
+    struct plant plant;
+    struct plant_input input;
+    struct random random;
+    int64_t now_ns, seq, posted, durable;
+    double ruby_due_s, membrane_due_s, beam_due_s, cadence_s, bar_min, bar_max, pending_bar_min, pending_bar_max;
+    int64_t pending;
+    int64_t scan_number, attempt, scan_end_ns;
+    int n_starts, n_aborts, n_analyses, n_setpoints, finished; /* finished: -1 not yet */
+    uint32_t reasons;
+    bool goes_on;
+    enum gone gone;
+    enum core_phase phase_before; /* the step: its last set point may come with the end of the phase */
+    struct record *record;
+};
+
+static struct core_settings make_settings(void)
+{
+    struct core_settings settings;
+    memset(&settings, 0, sizeof settings);
+    settings.loading = (struct loading_settings){.membrane_bar_max = BAR_MAX,
+                                                 .pressure_gpa_max = 8.0,
+                                                 .leash_bar = 0.5,
+                                                 .back_off_bar_per_s = 0.1,
+                                                 .probe_bar_per_s = 0.1 / 3.0,
+                                                 .compliance_bar_s_per_gpa = 9000.0,
+                                                 .edge_bar_per_gpa = 11.0,
+                                                 .half_width_bar = 5.0,
+                                                 .creep_s_max = 1800.0,
+                                                 .taper_s = 300.0,
+                                                 .drop_gpa = 0.01,
+                                                 .watch_s = 480.0};
+    settings.interlock = (struct interlock_settings){.membrane_stale_s = 20.0,
+                                                     .ruby_stale_s = 60.0,
+                                                     .ruby_rejected_max = 5,
+                                                     .beam_stale_s = 60.0,
+                                                     .current_ma_min = 20.0,
+                                                     .current_ma_resume = 24.0,
+                                                     .beam_settle_s = 10.0,
+                                                     .pressure_gpa_max = 8.0};
+    settings.slew_bar_per_min_max = 8.0;
+    settings.needs_detector = 1;
+    settings.steps[settings.n_steps++] = (struct plan_step){.kind = PLAN_PRELOADED, .pressure_gpa_target = 0.1};
+    for (int i = 0; i < 2; i++) {
+        settings.steps[settings.n_steps++] = (struct plan_step){
+            .kind = i ? PLAN_UNLOAD : PLAN_LOAD, .pressure_gpa_target = i ? 1.0 : 1.5, .rate_bar_per_min = 2.0};
+        settings.steps[settings.n_steps++] = (struct plan_step){.kind = PLAN_ISOBAR,
+                                                                .duration_s = 1800.0,
+                                                                .n_scans = i ? 0 : 2,
+                                                                .n_frames = 6000,
+                                                                .frame_time_s = 0.1,
+                                                                .drift_gpa_max = 0.12};
+    }
+    return settings;
+}
+
+static struct event make_event(enum event_kind kind, double value)
+{
+    struct event event;
+    memset(&event, 0, sizeof event);
+    event.kind = (int32_t)kind;
+    event.value[0] = value;
+    return event;
+}
+
+static void keep_journal(struct bench *bench, const struct action *action)
+{
+    assert_int_equal(action->integer[0], bench->posted + 1); /* numbered without a gap */
+    bench->posted = action->integer[0];
+    if (action->integer[1] != INTENT_MEMBRANE)
+        return;
+    bench->pending = action->integer[0];
+    bench->pending_bar_min = action->value[0];
+    bench->pending_bar_max = action->value[1];
+}
+
+/* A change begins and goes on at the membrane pressure itself, which is not yet authorised as a range. */
+static void check_setpoint(struct bench *bench, double setpoint_bar)
+{
+    bool is_present = fabs(setpoint_bar - bench->plant.membrane_bar) < 0.2; /* read up to a second ago */
+    assert_true(bench->core.phase == CORE_LOADING || bench->phase_before == CORE_LOADING);         /* C3 */
+    assert_true(setpoint_bar >= 0.0 && setpoint_bar <= BAR_MAX);                                  /* C2 */
+    assert_true(is_present || (setpoint_bar >= bench->bar_min && setpoint_bar <= bench->bar_max)); /* C1 */
+    bench->n_setpoints++;
+    if (bench->gone != GONE_MEMBRANE)
+        bench->input.membrane_bar_setpoint = setpoint_bar;
+}
+
+static void execute(struct bench *bench, const struct action *action)
+{
+    switch ((enum action_kind)action->kind) {
+    case ACTION_JOURNAL:
+        keep_journal(bench, action);
+        break;
+    case ACTION_SETPOINT:
+        check_setpoint(bench, action->value[0]);
+        break;
+    case ACTION_SLEW:
+        assert_true(action->value[0] > 0.0 && action->value[0] <= 8.0);
+        bench->input.slew_bar_per_s = action->value[0] / 60.0;
+        break;
+    case ACTION_CADENCE:
+        bench->cadence_s = action->value[0];
+        break;
+    case ACTION_SCAN_START:
+        assert_int_equal(bench->core.phase, CORE_ISOBAR);
+        bench->n_starts++;
+        bench->scan_number = action->integer[0];
+        bench->attempt = action->integer[1];
+        bench->scan_end_ns = bench->now_ns + ns_from_s(605.0);
+        break;
+    case ACTION_SCAN_ABORT:
+        assert_true(action->integer[0] == bench->scan_number && action->integer[1] == bench->attempt);
+        bench->n_aborts++;
+        bench->scan_end_ns = 0;
+        break;
+    case ACTION_ANALYSE:
+        bench->n_analyses++;
+        break;
+    case ACTION_HOLD:
+        bench->reasons = (uint32_t)action->integer[0];
+        bench->goes_on = action->integer[1] != 0;
+        break;
+    case ACTION_FINISHED:
+        bench->finished = (int)action->integer[0];
+        break;
+    default:
+        break;
+    }
+}
+
+static void send(struct bench *bench, struct event event)
+{
+    struct core_actions actions;
+    event.seq = ++bench->seq;
+    event.now_ns = event.t_ns = bench->now_ns;
+    bench->phase_before = bench->core.phase;
+    core_step(&bench->core, &event, &actions);
+    struct record *record = bench->record;
+    if (record) {
+        assert_true(record->n_events < RECORD_MAX && record->n_actions + actions.n < RECORD_MAX);
+        record->n_actions_of[record->n_events] = actions.n;
+        record->events[record->n_events++] = event;
+        memcpy(record->actions + record->n_actions, actions.list, (size_t)actions.n * sizeof actions.list[0]);
+        record->n_actions += actions.n;
+    }
+    for (int i = 0; i < actions.n; i++)
+        execute(bench, &actions.list[i]);
+}
+
+static void command(struct bench *bench, enum event_command which)
+{
+    struct event event = make_event(EVENT_COMMAND, 0.0);
+    event.integer[0] = which;
+    send(bench, event);
+}
+
+static void bench_start(struct bench *bench, uint64_t seed)
+{
+    static struct core_settings settings;
+    settings = make_settings();
+    memset(bench, 0, sizeof *bench);
+    core_init(&bench->core, &settings);
+    plant_init(&bench->plant, seed, 0.1);
+    bench->random.state = seed;
+    bench->input = (struct plant_input){.slew_bar_per_s = 0.1, .output_on = true};
+    bench->now_ns = NS_PER_S;
+    bench->cadence_s = 5.0;
+    bench->finished = -1;
+    for (int kind = EVENT_MEMBRANE_FOUND; kind <= EVENT_DETECTOR_FOUND; kind++)
+        if (kind == EVENT_MEMBRANE_FOUND || kind == EVENT_SPECTROMETER_FOUND || kind == EVENT_DETECTOR_FOUND)
+            send(bench, make_event((enum event_kind)kind, 0.0));
+}
+
+static void lose(struct bench *bench, enum gone gone)
+{
+    static const enum event_kind lost[GONE_COUNT] = {0, EVENT_MEMBRANE_LOST, EVENT_SPECTROMETER_LOST,
+                                                     EVENT_DETECTOR_LOST, 0, EVENT_JOURNAL_FAILED};
+    bench->gone = gone;
+    if (lost[gone])
+        send(bench, make_event(lost[gone], 0.0));
+}
+
+static void regain(struct bench *bench)
+{
+    enum gone gone = bench->gone;
+    bench->gone = GONE_NOTHING;
+    if (gone == GONE_MEMBRANE || gone == GONE_RUBY || gone == GONE_DETECTOR)
+        send(bench, make_event(gone == GONE_MEMBRANE ? EVENT_MEMBRANE_FOUND
+                               : gone == GONE_RUBY   ? EVENT_SPECTROMETER_FOUND
+                                                     : EVENT_DETECTOR_FOUND,
+                               0.0));
+}
+
+static void commit(struct bench *bench)
+{
+    if (bench->gone == GONE_JOURNAL || bench->posted == bench->durable)
+        return;
+    bench->durable = bench->posted;
+    if (bench->pending) {
+        bench->bar_min = bench->pending_bar_min;
+        bench->bar_max = bench->pending_bar_max;
+        bench->pending = 0;
+    }
+    struct event event = make_event(EVENT_DURABLE, 0.0);
+    event.integer[0] = bench->durable;
+    send(bench, event);
+}
+
+static void end_scan(struct bench *bench, enum event_kind kind)
+{
+    struct event event = make_event(kind, 0.0);
+    event.integer[0] = bench->scan_number;
+    event.integer[1] = bench->attempt;
+    bench->scan_end_ns = 0;
+    send(bench, event);
+}
+
+static void second(struct bench *bench)
+{
+    bench->now_ns += NS_PER_S;
+    double t_s = s_from_ns(bench->now_ns);
+    plant_step(&bench->plant, 1.0, &bench->input);
+    commit(bench);
+    if (t_s >= bench->beam_due_s) {
+        bench->beam_due_s = t_s + 5.0;
+        send(bench, make_event(EVENT_BEAM, bench->gone == GONE_BEAM ? NAN : 200.0));
+    }
+    if (t_s >= bench->ruby_due_s && bench->gone != GONE_RUBY) {
+        bench->ruby_due_s = t_s + bench->cadence_s;
+        struct event event = make_event(EVENT_RUBY, 0.0);
+        event.value[0] = plant_pressure_gpa(&bench->plant) + 0.005 * random_normal(&bench->random);
+        event.value[1] = 0.005;
+        send(bench, event);
+    }
+    if (t_s >= bench->membrane_due_s && bench->gone != GONE_MEMBRANE) {
+        bench->membrane_due_s = t_s + bench->cadence_s / 5.0;
+        send(bench, make_event(EVENT_MEMBRANE, bench->plant.membrane_bar + 0.003 * random_normal(&bench->random)));
+    }
+    if (bench->scan_end_ns && bench->now_ns >= bench->scan_end_ns && bench->gone != GONE_DETECTOR)
+        end_scan(bench, EVENT_SCAN_COMPLETE);
+    send(bench, make_event(EVENT_TICK, 0.0));
+}
+
+static void run_s(struct bench *bench, int n_s)
+{
+    for (int s = 0; s < n_s && bench->finished < 0; s++)
+        second(bench);
+}
+
+/* Until the phase (of that step, when given) or the end of patience; true when it was reached. */
+static bool run_to(struct bench *bench, enum core_phase phase, int step_index, int n_s)
+{
+    for (int s = 0; s < n_s && bench->finished < 0; s++) {
+        if (bench->core.phase == phase && (step_index < 0 || bench->core.step_index == step_index))
+            return true;
+        second(bench);
+    }
+    return bench->core.phase == phase;
+}
+
+/* ---- phases ------------------------------------------------------------------------------------------------------- */
+
+static void waiting_names_what_is_missing(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 1);
+    assert_true(bench.reasons & HOLD_BEAM);
+    lose(&bench, GONE_RUBY);
+    run_s(&bench, 100);
+    assert_int_equal(bench.core.phase, CORE_WAITING);
+    assert_int_equal(bench.reasons, HOLD_RUBY_LINK);
+    assert_int_equal(bench.posted, 0);
+    regain(&bench);
+    command(&bench, COMMAND_HOLD);
+    run_s(&bench, 100);
+    assert_int_equal(bench.core.phase, CORE_WAITING);
+    command(&bench, COMMAND_RESUME);
+    assert_int_not_equal(bench.core.phase, CORE_WAITING);
+}
+
+static void no_step_begins_before_its_intent_is_durable(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 1);
+    assert_true(run_to(&bench, CORE_PRELOADED, 0, 100));
+    bench.gone = GONE_JOURNAL; /* slow, without a word */
+    assert_true(run_to(&bench, CORE_JOURNAL, 1, 200));
+    run_s(&bench, 2);
+    assert_int_equal(bench.reasons, 0);
+    run_s(&bench, 2);
+    assert_int_equal(bench.reasons, HOLD_JOURNAL); /* none within 2 s */
+    run_s(&bench, 600);
+    assert_int_equal(bench.core.phase, CORE_JOURNAL);
+    assert_int_equal(bench.n_setpoints, 0);
+    regain(&bench);
+    run_s(&bench, 2);
+    assert_int_equal(bench.core.phase, CORE_LOADING);
+}
+
+static void a_preload_takes_eight_readings(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 1);
+    assert_true(run_to(&bench, CORE_PRELOADED, 0, 100));
+    for (int i = 0; i < 7; i++)
+        send(&bench, make_event(EVENT_RUBY_REJECTED, 0.0)); /* not counted */
+    int64_t from_ns = bench.now_ns;
+    assert_true(run_to(&bench, CORE_JOURNAL, 1, 200));
+    assert_true(s_from_ns(bench.now_ns - from_ns) >= 7 * 5.0);
+}
+
+static void a_night_goes_through_all_steps(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 2);
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_starts, 2);
+    assert_int_equal(bench.n_analyses, 2);
+    assert_int_equal(bench.n_aborts, 0);
+    int64_t posted = bench.posted;
+    command(&bench, COMMAND_RESUME); /* nothing happens any more */
+    second(&bench);
+    assert_int_equal(bench.posted, posted);
+}
+
+/* ---- commands and losses in every phase --------------------------------------------------------------------------- */
+
+static const struct {
+    enum core_phase phase;
+    int step_index;
+    int after_s;
+} moments[] = {{CORE_WAITING, 0, 0},     {CORE_PRELOADED, 0, 5},   {CORE_LOADING, 1, 3},     {CORE_LOADING, 1, 900},
+               {CORE_LOADING, 1, 1500},  {CORE_LOADING, 1, 4000},  {CORE_ISOBAR, 2, 100},    {CORE_ISOBAR, 2, 1500},
+               {CORE_LOADING, 3, 300},   {CORE_LOADING, 3, 2500},  {CORE_ISOBAR, 4, 100}};
+
+#define N_MOMENTS (sizeof moments / sizeof moments[0])
+
+static void bench_at(struct bench *bench, size_t moment, uint64_t seed)
+{
+    bench_start(bench, seed);
+    assert_true(run_to(bench, moments[moment].phase, moments[moment].step_index, 60000));
+    run_s(bench, moments[moment].after_s);
+}
+
+static void hold_and_resume_in_every_phase(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_MOMENTS; i++) {
+        struct bench bench;
+        bench_at(&bench, i, 3);
+        command(&bench, COMMAND_HOLD);
+        assert_true(bench.reasons & HOLD_OPERATOR);
+        run_s(&bench, 1200); /* time for a retreat */
+        double setpoint_bar = bench.input.membrane_bar_setpoint;
+        int step_index = bench.core.step_index, n_starts = bench.n_starts;
+        run_s(&bench, 3600);
+        if (bench.core.step_index == step_index)
+            assert_true(bench.input.membrane_bar_setpoint == setpoint_bar); /* a hold does not move */
+        assert_int_equal(bench.n_starts, n_starts);
+        assert_true(bench.finished < 0 || bench.core.step_index == 4); /* an isobar without scans needs nothing */
+        command(&bench, COMMAND_RESUME);
+        run_s(&bench, 60000);
+        if (bench.finished != 0)
+            fail_msg("held in %s of step %d and resumed: in %s of step %d, reasons %#x, after a day",
+                     core_phase_name(moments[i].phase), moments[i].step_index, core_phase_name(bench.core.phase),
+                     bench.core.step_index, (unsigned)bench.reasons);
+        assert_int_equal(bench.n_analyses, 2);
+    }
+}
+
+/* A run can always be ended by an operator, whatever is broken; half an hour is more than the longest retreat. Without
+ * the membrane controller there is no retreat: whoever asks for the stop a second time means it. */
+static void stop_in_every_phase_with_anything_gone(void **state)
+{
+    (void)state;
+    int n_stuck = 0;
+    for (size_t i = 0; i < N_MOMENTS; i++)
+        for (int gone = 0; gone < GONE_COUNT; gone++) {
+            struct bench bench;
+            bench_at(&bench, i, 4);
+            lose(&bench, (enum gone)gone);
+            run_s(&bench, 30);
+            command(&bench, COMMAND_STOP);
+            run_s(&bench, 1800);
+            if (bench.finished < 0 && gone == GONE_MEMBRANE)
+                command(&bench, COMMAND_STOP);
+            if (bench.finished < 0) {
+                n_stuck++;
+                print_message("stopped in %s of step %d, %d gone: still in %s (%s), reasons %#x\n",
+                              core_phase_name(moments[i].phase), moments[i].step_index, gone,
+                              core_phase_name(bench.core.phase), loading_state_name(bench.core.loading.state),
+                              (unsigned)bench.reasons);
+            } else {
+                assert_int_equal(bench.finished, 1);
+                assert_int_equal(bench.scan_end_ns, 0); /* no scan is left running */
+            }
+        }
+    assert_int_equal(n_stuck, 0);
+}
+
+static void anything_may_go_away_in_every_phase(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_MOMENTS; i++)
+        for (int gone = 1; gone < GONE_COUNT; gone++) {
+            struct bench bench;
+            bench_at(&bench, i, 5);
+            lose(&bench, (enum gone)gone);
+            run_s(&bench, 300);
+            regain(&bench);
+            if (gone == GONE_JOURNAL)
+                command(&bench, COMMAND_RESUME); /* a person has made room on the disk */
+            run_s(&bench, 60000);
+            if (bench.finished != 0)
+                fail_msg("%d gone in %s of step %d: in %s (%s) of step %d, reasons %#x, after a day", gone,
+                         core_phase_name(moments[i].phase), moments[i].step_index, core_phase_name(bench.core.phase),
+                         loading_state_name(bench.core.loading.state), bench.core.step_index, (unsigned)bench.reasons);
+            assert_int_equal(bench.n_analyses, 2);
+        }
+}
+
+/* ---- what a person has to look at --------------------------------------------------------------------------------- */
+
+static void a_stall_ends_by_a_resume(void **state)
+{
+    (void)state;
+    static const size_t ramps[] = {3, 8}; /* loading and unloading */
+    for (size_t i = 0; i < 2; i++) {
+        struct bench bench;
+        bench_at(&bench, ramps[i], 6);
+        bench.input.output_on = false; /* the valves are shut */
+        for (int s = 0; s < 1000 && !(bench.reasons & HOLD_MEMBRANE_STALL); s++)
+            second(&bench);
+        assert_true(bench.reasons & HOLD_MEMBRANE_STALL);
+        bench.input.output_on = true;
+        run_s(&bench, 1800);
+        command(&bench, COMMAND_RESUME);
+        run_s(&bench, 10);
+        if (bench.reasons & HOLD_MEMBRANE_STALL)
+            fail_msg("%s: resumed with the valves open again, but stalled at once", i ? "unloading" : "loading");
+        run_s(&bench, 60000);
+        assert_int_equal(bench.finished, 0);
+    }
+}
+
+static void scans_that_fail_wait_for_a_person(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 7);
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000));
+    for (int s = 0; s < 1000 && !(bench.reasons & HOLD_SCAN); s++) {
+        second(&bench);
+        if (bench.scan_end_ns)
+            end_scan(&bench, EVENT_SCAN_FAILED);
+    }
+    assert_int_equal(bench.reasons, HOLD_SCAN);
+    assert_false(bench.goes_on);
+    assert_int_equal(bench.n_starts, SCAN_ATTEMPTS_MAX);
+    run_s(&bench, 7200);
+    assert_int_equal(bench.core.phase, CORE_ISOBAR);
+    command(&bench, COMMAND_RESUME);
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_analyses, 2);
+}
+
+static void a_cut_scan_is_repeated_and_late_words_are_ignored(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 8);
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000));
+    run_s(&bench, 100);
+    lose(&bench, GONE_BEAM);
+    run_s(&bench, 20);
+    assert_int_equal(bench.n_aborts, 1);
+    struct event late = make_event(EVENT_SCAN_COMPLETE, 0.0); /* it was just ending */
+    late.integer[0] = bench.scan_number;
+    late.integer[1] = bench.attempt;
+    send(&bench, late);
+    regain(&bench);
+    run_s(&bench, 60);
+    assert_int_equal(bench.n_analyses, 0);
+    assert_int_equal(bench.attempt, 2);
+    send(&bench, late);
+    assert_int_equal(bench.n_analyses, 0);
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_analyses, 2);
+}
+
+/* ---- replay ------------------------------------------------------------------------------------------------------- */
+
+static void a_recorded_night_replays_to_the_byte(void **state)
+{
+    (void)state;
+    static struct core_settings settings;
+    struct record record = {.events = malloc(RECORD_MAX * sizeof(struct event)),
+                            .actions = malloc(RECORD_MAX * sizeof(struct action)),
+                            .n_actions_of = malloc(RECORD_MAX * sizeof(int))};
+    assert_true(record.events && record.actions && record.n_actions_of);
+    static struct core fresh, middle;
+    for (uint64_t seed = 10; seed < 12; seed++) {
+        struct bench bench;
+        struct core_actions actions;
+        record.n_events = record.n_actions = 0;
+        bench_start(&bench, seed);
+        bench_start(&bench, seed); /* the record begins with a fresh core */
+        settings = make_settings();
+        core_init(&bench.core, &settings);
+        bench.record = &record;
+        for (int kind = EVENT_MEMBRANE_FOUND; kind <= EVENT_DETECTOR_FOUND; kind++)
+            if (kind != EVENT_SPECTROMETER_LOST && kind != EVENT_DETECTOR_LOST && kind != EVENT_RUBY &&
+                kind != EVENT_RUBY_REJECTED)
+                send(&bench, make_event((enum event_kind)kind, 0.0));
+        for (int s = 0; s < 60000 && bench.finished < 0; s++) {
+            if (s == 1200 || s == 4000)
+                lose(&bench, s == 1200 ? GONE_RUBY : GONE_BEAM);
+            if (s == 1500 || s == 4100)
+                regain(&bench);
+            second(&bench);
+        }
+        assert_int_equal(bench.finished, 0);
+        core_init(&fresh, &settings);
+        const struct action *expected = record.actions;
+        for (int i = 0; i < record.n_events; i++) {
+            core_step(&fresh, &record.events[i], &actions);
+            assert_int_equal(actions.n, record.n_actions_of[i]);
+            assert_memory_equal(actions.list, expected, (size_t)actions.n * sizeof actions.list[0]);
+            expected += actions.n;
+            if (i == record.n_events / 2)
+                middle = fresh; /* a core can be copied, and its copy goes on alike */
+        }
+        expected = record.actions;
+        for (int i = 0; i < record.n_events; i++) {
+            if (i > record.n_events / 2) {
+                core_step(&middle, &record.events[i], &actions);
+                assert_int_equal(actions.n, record.n_actions_of[i]);
+                assert_memory_equal(actions.list, expected, (size_t)actions.n * sizeof actions.list[0]);
+            }
+            expected += record.n_actions_of[i];
+        }
+        print_message("seed %llu: %d events, %d actions, all the same\n", (unsigned long long)seed, record.n_events,
+                      record.n_actions);
+    }
+    free(record.events);
+    free(record.actions);
+    free(record.n_actions_of);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(waiting_names_what_is_missing),
+        cmocka_unit_test(no_step_begins_before_its_intent_is_durable),
+        cmocka_unit_test(a_preload_takes_eight_readings),
+        cmocka_unit_test(a_night_goes_through_all_steps),
+        cmocka_unit_test(hold_and_resume_in_every_phase),
+        cmocka_unit_test(stop_in_every_phase_with_anything_gone),
+        cmocka_unit_test(anything_may_go_away_in_every_phase),
+        cmocka_unit_test(a_stall_ends_by_a_resume),
+        cmocka_unit_test(scans_that_fail_wait_for_a_person),
+        cmocka_unit_test(a_cut_scan_is_repeated_and_late_words_are_ignored),
+        cmocka_unit_test(a_recorded_night_replays_to_the_byte),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
