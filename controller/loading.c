@@ -129,7 +129,9 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     if (level_gpa + rise_gpa >= target_gpa - settings->stop_gpa) {
         double excess_bar = slope > 0.0 ? settings->compliance_bar_s_per_gpa * slope : 0.0;
         loading->near_edge_bar = mirror(loading, loading->command_bar) - excess_bar;
-        enter(loading, LOADING_BACK_OFF, now_ns);
+        bool has_back_off = settings->back_off != LOADING_BACK_OFF_NONE;
+        loading->centre_bar = mirror(loading, loading->command_bar);
+        enter(loading, has_back_off ? LOADING_BACK_OFF : LOADING_WATCH, now_ns);
         return 0.0;
     }
     double missing = wanted_slope(loading, level_gpa) - slope;
@@ -189,7 +191,8 @@ static double step_watch(struct loading *loading, int64_t now_ns)
     double drift_gpa = mirror(loading, fit.slope_gpa_per_s) * loading->isobar_s;
     bool is_significant = fabs(fit.slope_gpa_per_s) > SIGNIFICANCE * fit.slope_gpa_per_s_sigma;
     bool is_too_much = fabs(drift_gpa) > loading->drift_gpa_max / 2.0;
-    if (is_significant && is_too_much && loading->n_corrections < CORRECTIONS_MAX) {
+    if (is_significant && is_too_much && loading->n_corrections < CORRECTIONS_MAX &&
+        loading->settings.back_off != LOADING_BACK_OFF_NONE) {
         double step_bar = loading->settings.half_width_bar / 2.0;
         loading->n_corrections++;
         loading->centre_bar += drift_gpa > 0.0 ? -step_bar : step_bar;

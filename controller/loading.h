@@ -18,6 +18,7 @@
  * Transitions (function):
  *   IDLE -> RAMP                [loading_start]
  *   RAMP -> BACK_OFF            [step_ramp]      level + expected rise has reached the target
+ *   RAMP -> WATCH               [step_ramp]      the same, without back-off
  *   BACK_OFF -> RECENTRE        [step_back_off]  a drop is confirmed: the far edge of the dead zone is known
  *   RECENTRE -> WATCH           [step_recentre]  the membrane is in the middle
  *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance
@@ -53,7 +54,14 @@ enum loading_state {
     LOADING_STATE_COUNT
 };
 
+enum loading_back_off {
+    LOADING_BACK_OFF_CALIBRATE, /* probe for the far edge of the dead zone */
+    LOADING_BACK_OFF_NONE,      /* stay where the ramp ended */
+    LOADING_BACK_OFF_COUNT
+};
+
 struct loading_settings {
+    enum loading_back_off back_off;
     double membrane_bar_max;
     double pressure_gpa_max;
     double leash_bar; /* at least twice the controller's accuracy */

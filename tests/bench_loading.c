@@ -1,0 +1,245 @@
+/*
+ * bench_loading [CELLS]: the whole ladder, up and down, with 3 h isobars, on cells drawn at random that the controller
+ * has never seen, on two laws of creep; one JSON line per protocol and law, with percentiles over all changes.
+ *
+ *   calibrate  the protocol of controller/loading.h
+ *   none       the same without the back-off
+ *   paper      the plain recipe: ramp at 2 bar/min to the target, back off until the ruby has dropped by 0.01 GPa
+ *
+ * A cell whose membrane limit stands between it and a target counts as refused, from that change on. At a random
+ * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold.
+ * SEED=N repeats a run.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/nights/cell.h"
+#include "tests/nights/night.h"
+
+#define N_CELLS 500
+#define ISOBAR_S 10800.0
+#define CHANGES_MAX 16384
+
+enum protocol { PROTOCOL_CALIBRATE, PROTOCOL_NONE, PROTOCOL_PAPER, PROTOCOL_COUNT };
+
+static const char *const protocol_names[PROTOCOL_COUNT] = {"calibrate", "none", "paper"};
+static const char *const law_names[PLANT_FORM_COUNT] = {"linear", "log"};
+static const double ladder_gpa[] = {0.1, 1.5, 3.3, 4.9, 6.3, 7.0, 6.3, 4.9, 3.3, 1.5};
+
+#define N_RUNGS ((int)(sizeof ladder_gpa / sizeof ladder_gpa[0]))
+
+struct tally {
+    int n, n_refused, n_unfinished, n_limit, n_limit_if_died, n_violations;
+    double overshoot_gpa[CHANGES_MAX], ratio[CHANGES_MAX], departure_gpa[CHANGES_MAX], start_error_gpa[CHANGES_MAX],
+        change_min[CHANGES_MAX];
+};
+
+static void add_change(struct tally *tally, const struct night_change *change)
+{
+    if (!change->is_done || tally->n == CHANGES_MAX)
+        return;
+    int i = tally->n++;
+    tally->overshoot_gpa[i] = change->overshoot_gpa;
+    tally->departure_gpa[i] = change->departure_gpa;
+    tally->ratio[i] = change->departure_gpa / change->departure_gpa_oracle;
+    tally->start_error_gpa[i] = fabs(change->start_error_gpa);
+    tally->change_min[i] = change->change_s / 60.0;
+}
+
+/* ---- the shipping protocol ----------------------------------------------------------------------------------------
+ */
+
+static void play_night(struct tally *tally, const struct cell *cell, enum protocol protocol, uint64_t seed)
+{
+    static struct night night;
+    static struct core_settings settings;
+    struct plant plant;
+    struct random random = {.state = seed ^ 0x6b696c6c};
+    night_default_settings(&settings);
+    settings.loading.membrane_bar_max = cell->membrane_bar_max;
+    settings.loading.back_off = protocol == PROTOCOL_NONE ? LOADING_BACK_OFF_NONE : LOADING_BACK_OFF_CALIBRATE;
+    for (int i = 1; i < N_RUNGS; i++)
+        night_add_change(&settings, ladder_gpa[i], ladder_gpa[i - 1], ISOBAR_S, 0);
+    plant_init_law(&plant, &cell->law, seed, ladder_gpa[0]);
+    night_begin(&night, &settings, &plant, &cell->readings, seed);
+    int64_t death_s = (int64_t)(130000.0 * random_uniform(&random));
+    bool has_died = false;
+    for (int64_t s = 0; night_step(&night); s++)
+        if (s == death_s && (has_died = true))
+            tally->n_limit_if_died += night_pressure_gpa_if_died(&night) >= settings.loading.pressure_gpa_max;
+    if (!has_died)
+        tally->n_limit_if_died += night_pressure_gpa_if_died(&night) >= settings.loading.pressure_gpa_max;
+    for (int i = 0; i < night.n_changes; i++)
+        add_change(tally, &night.changes[i]);
+    tally->n_refused += night.is_refused;
+    tally->n_unfinished += !night.is_refused && !night.is_finished;
+    tally->n_limit += night.n_violations[INVARIANT_LIMIT] > 0;
+    tally->n_violations += night_violations(&night) > 0;
+}
+
+/* ---- the plain recipe ---------------------------------------------------------------------------------------------
+ */
+
+struct recipe {
+    struct plant plant, oracle;
+    struct plant_input input;
+    struct night_readings readings;
+    struct random random;
+    double mean_gpa; /* of the last three readings, one every 5 s */
+    double last_gpa[3];
+    int n_seconds;
+};
+
+static double recipe_truth(struct recipe *recipe)
+{
+    plant_step(&recipe->plant, 0.5, &recipe->input);
+    plant_step(&recipe->plant, 0.5, &recipe->input);
+    double truth_gpa = plant_pressure_gpa(&recipe->plant);
+    if (recipe->n_seconds++ % 5 == 0) {
+        memmove(recipe->last_gpa, recipe->last_gpa + 1, 2 * sizeof recipe->last_gpa[0]);
+        recipe->last_gpa[2] = truth_gpa + recipe->readings.pressure_gpa_sigma * random_normal(&recipe->random) +
+                              recipe->readings.temperature_gpa_per_k * (recipe->plant.temperature_k - 296.0);
+        recipe->mean_gpa = (recipe->last_gpa[0] + recipe->last_gpa[1] + recipe->last_gpa[2]) / 3.0;
+    }
+    return truth_gpa;
+}
+
+static void recipe_hold(struct recipe *recipe, struct night_change *change)
+{
+    recipe->oracle = recipe->plant;
+    recipe->oracle.membrane_bar = recipe->oracle.load_bar + recipe->oracle.law.takeup_bar;
+    const struct plant_input still = {
+        .membrane_bar_setpoint = recipe->oracle.membrane_bar, .slew_bar_per_s = 1.0, .output_on = true};
+    double start_gpa = plant_pressure_gpa(&recipe->plant);
+    change->start_error_gpa = start_gpa - change->target_gpa;
+    for (int s = 0; s < (int)ISOBAR_S; s++) {
+        plant_step(&recipe->oracle, 0.5, &still);
+        plant_step(&recipe->oracle, 0.5, &still);
+        change->departure_gpa = fmax(change->departure_gpa, fabs(recipe_truth(recipe) - start_gpa));
+        change->departure_gpa_oracle =
+            fmax(change->departure_gpa_oracle, fabs(plant_pressure_gpa(&recipe->oracle) - start_gpa));
+    }
+    change->is_done = true;
+}
+
+/* Moves at a rate until the mean reading satisfies the condition; false at the membrane's limit or after a day. */
+static bool recipe_move(struct recipe *recipe, struct night_change *change, double bar_per_s, double membrane_bar_max,
+                        double until_gpa)
+{
+    double sign = bar_per_s > 0.0 ? 1.0 : -1.0;
+    for (int s = 0; s < 86400; s++) {
+        double next_bar = recipe->input.membrane_bar_setpoint + bar_per_s;
+        if (next_bar < 0.0 || next_bar > membrane_bar_max)
+            return false;
+        recipe->input.membrane_bar_setpoint = next_bar;
+        double truth_gpa = recipe_truth(recipe);
+        change->overshoot_gpa = fmax(change->overshoot_gpa, change->direction * (truth_gpa - change->target_gpa));
+        change->change_s += 1.0;
+        if (sign * (recipe->mean_gpa - until_gpa) >= 0.0)
+            return true;
+    }
+    return false;
+}
+
+static void play_recipe(struct tally *tally, const struct cell *cell, uint64_t seed)
+{
+    struct recipe recipe = {.input = {.slew_bar_per_s = 0.1, .output_on = true}, .readings = cell->readings};
+    recipe.random.state = seed;
+    plant_init_law(&recipe.plant, &cell->law, seed, ladder_gpa[0]);
+    for (int i = 1; i < N_RUNGS; i++) {
+        struct night_change change = {.direction = ladder_gpa[i] > ladder_gpa[i - 1] ? 1 : -1,
+                                      .target_gpa = ladder_gpa[i],
+                                      .overshoot_gpa = -INFINITY};
+        double rate = change.direction * 2.0 / 60.0;
+        bool is_there = recipe_move(&recipe, &change, rate, cell->membrane_bar_max, change.target_gpa);
+        double drop_gpa = recipe.mean_gpa - 0.01 * change.direction;
+        if (!is_there || !recipe_move(&recipe, &change, -change.direction * 0.1, cell->membrane_bar_max, drop_gpa)) {
+            tally->n_refused++;
+            return;
+        }
+        recipe_hold(&recipe, &change);
+        add_change(tally, &change);
+    }
+}
+
+/* ---- figures ------------------------------------------------------------------------------------------------------
+ */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double percentile(double *values, int n, double fraction)
+{
+    if (n == 0)
+        return NAN;
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return values[(int)(fraction * (n - 1) + 0.5)];
+}
+
+static void print_tally(struct tally *tally, enum protocol protocol, enum plant_form law, int n_cells)
+{
+    int n = tally->n;
+    printf("{\"bench\":\"loading\",\"protocol\":\"%s\",\"law\":\"%s\",\"cells\":%d,\"changes\":%d,\"refused\":%d,"
+           "\"unfinished\":%d,",
+           protocol_names[protocol], law_names[law], n_cells, n, tally->n_refused, tally->n_unfinished);
+    printf("\"overshoot_gpa_p50\":%.3f,\"overshoot_gpa_p95\":%.3f,\"overshoot_gpa_max\":%.3f,",
+           percentile(tally->overshoot_gpa, n, 0.5), percentile(tally->overshoot_gpa, n, 0.95),
+           percentile(tally->overshoot_gpa, n, 1.0));
+    printf("\"departure_ratio_p50\":%.2f,\"departure_ratio_p95\":%.2f,", percentile(tally->ratio, n, 0.5),
+           percentile(tally->ratio, n, 0.95));
+    printf("\"departure_gpa_p50\":%.3f,\"departure_gpa_p95\":%.3f,\"departure_gpa_max\":%.3f,",
+           percentile(tally->departure_gpa, n, 0.5), percentile(tally->departure_gpa, n, 0.95),
+           percentile(tally->departure_gpa, n, 1.0));
+    printf("\"start_error_gpa_p50\":%.3f,\"start_error_gpa_p95\":%.3f,", percentile(tally->start_error_gpa, n, 0.5),
+           percentile(tally->start_error_gpa, n, 0.95));
+    printf("\"change_min_p50\":%.0f,\"change_min_p95\":%.0f,", percentile(tally->change_min, n, 0.5),
+           percentile(tally->change_min, n, 0.95));
+    printf("\"limit_exceeded\":%d,\"limit_exceeded_if_died\":%d,\"invariants_broken\":%d}\n", tally->n_limit,
+           tally->n_limit_if_died, tally->n_violations);
+    fflush(stdout);
+}
+
+static void run_law(enum plant_form law, uint64_t seed, int n_cells)
+{
+    static struct tally tally;
+    for (int protocol = 0; protocol < PROTOCOL_COUNT; protocol++) {
+        struct random random = {.state = seed};
+        memset(&tally, 0, sizeof tally);
+        for (int i = 0; i < n_cells; i++) {
+            struct cell cell;
+            cell_draw(&cell, law, &random);
+            uint64_t cell_seed = random_bits(&random);
+            if (protocol == PROTOCOL_PAPER)
+                play_recipe(&tally, &cell, cell_seed);
+            else
+                play_night(&tally, &cell, (enum protocol)protocol, cell_seed);
+        }
+        print_tally(&tally, (enum protocol)protocol, law, n_cells);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    int n_cells = argc > 1 ? (int)strtol(argv[1], NULL, 10) : N_CELLS;
+    const char *given = getenv("SEED");
+    uint64_t seed = given && *given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    printf("seed %llu (SEED=%llu repeats it)\n", (unsigned long long)seed, (unsigned long long)seed);
+    fflush(stdout);
+    for (int law = 0; law < PLANT_FORM_COUNT; law++) /* one process per law */
+        if (fork() == 0) {
+            run_law((enum plant_form)law, seed, n_cells);
+            _exit(0);
+        }
+    int status, n_failed = 0;
+    while (wait(&status) > 0)
+        n_failed += status != 0;
+    return n_failed ? 1 : 0;
+}
