@@ -1,8 +1,8 @@
 /*
  * Goal: every phase of the core begins and ends as core.h says, refuses what it must refuse, and obeys hold, resume and
- * stop in every phase and with any one instrument gone; a recorded night replayed gives the same actions, byte for byte.
- * Method: a bench of the shipping core and the plant on a virtual clock; C1 to C3 are judged from the actions alone.
- * Seeds are fixed and printed.
+ * stop in every phase and with any one instrument gone; a recorded night replayed gives the same actions, byte for
+ * byte. Method: a bench of the shipping core and the plant on a virtual clock; C1 to C3 are judged from the actions
+ * alone. Seeds are fixed and printed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -110,9 +110,9 @@ static void keep_journal(struct bench *bench, const struct action *action)
 /* A change begins and goes on at the membrane pressure itself, which is not yet authorised as a range. */
 static void check_setpoint(struct bench *bench, double setpoint_bar)
 {
-    bool is_present = fabs(setpoint_bar - bench->plant.membrane_bar) < 0.2; /* read up to a second ago */
-    assert_true(bench->core.phase == CORE_LOADING || bench->phase_before == CORE_LOADING);         /* C3 */
-    assert_true(setpoint_bar >= 0.0 && setpoint_bar <= BAR_MAX);                                  /* C2 */
+    bool is_present = fabs(setpoint_bar - bench->plant.membrane_bar) < 0.2;                /* read up to a second ago */
+    assert_true(bench->core.phase == CORE_LOADING || bench->phase_before == CORE_LOADING); /* C3 */
+    assert_true(setpoint_bar >= 0.0 && setpoint_bar <= BAR_MAX);                           /* C2 */
     assert_true(is_present || (setpoint_bar >= bench->bar_min && setpoint_bar <= bench->bar_max)); /* C1 */
     bench->n_setpoints++;
     if (bench->gone != GONE_MEMBRANE)
@@ -207,8 +207,8 @@ static void bench_start(struct bench *bench, uint64_t seed)
 
 static void lose(struct bench *bench, enum gone gone)
 {
-    static const enum event_kind lost[GONE_COUNT] = {0, EVENT_MEMBRANE_LOST, EVENT_SPECTROMETER_LOST,
-                                                     EVENT_DETECTOR_LOST, 0, EVENT_JOURNAL_FAILED};
+    static const enum event_kind lost[GONE_COUNT] = {
+        0, EVENT_MEMBRANE_LOST, EVENT_SPECTROMETER_LOST, EVENT_DETECTOR_LOST, 0, EVENT_JOURNAL_FAILED};
     bench->gone = gone;
     if (lost[gone])
         send(bench, make_event(lost[gone], 0.0));
@@ -292,7 +292,8 @@ static bool run_to(struct bench *bench, enum core_phase phase, int step_index, i
     return bench->core.phase == phase;
 }
 
-/* ---- phases ------------------------------------------------------------------------------------------------------- */
+/* ---- phases -------------------------------------------------------------------------------------------------------
+ */
 
 static void waiting_names_what_is_missing(void **state)
 {
@@ -362,15 +363,16 @@ static void a_night_goes_through_all_steps(void **state)
     assert_int_equal(bench.posted, posted);
 }
 
-/* ---- commands and losses in every phase --------------------------------------------------------------------------- */
+/* ---- commands and losses in every phase ---------------------------------------------------------------------------
+ */
 
 static const struct {
     enum core_phase phase;
     int step_index;
     int after_s;
-} moments[] = {{CORE_WAITING, 0, 0},     {CORE_PRELOADED, 0, 5},   {CORE_LOADING, 1, 3},     {CORE_LOADING, 1, 900},
-               {CORE_LOADING, 1, 1500},  {CORE_LOADING, 1, 4000},  {CORE_ISOBAR, 2, 100},    {CORE_ISOBAR, 2, 1500},
-               {CORE_LOADING, 3, 300},   {CORE_LOADING, 3, 2500},  {CORE_ISOBAR, 4, 100}};
+} moments[] = {{CORE_WAITING, 0, 0},    {CORE_PRELOADED, 0, 5},  {CORE_LOADING, 1, 3},  {CORE_LOADING, 1, 900},
+               {CORE_LOADING, 1, 1500}, {CORE_LOADING, 1, 4000}, {CORE_ISOBAR, 2, 100}, {CORE_ISOBAR, 2, 1500},
+               {CORE_LOADING, 3, 300},  {CORE_LOADING, 3, 2500}, {CORE_ISOBAR, 4, 100}};
 
 #define N_MOMENTS (sizeof moments / sizeof moments[0])
 
@@ -458,7 +460,8 @@ static void anything_may_go_away_in_every_phase(void **state)
         }
 }
 
-/* ---- what a person has to look at --------------------------------------------------------------------------------- */
+/* ---- what a person has to look at ---------------------------------------------------------------------------------
+ */
 
 static void a_stall_ends_by_a_resume(void **state)
 {
@@ -529,7 +532,8 @@ static void a_cut_scan_is_repeated_and_late_words_are_ignored(void **state)
     assert_int_equal(bench.n_analyses, 2);
 }
 
-/* ---- replay ------------------------------------------------------------------------------------------------------- */
+/* ---- replay -------------------------------------------------------------------------------------------------------
+ */
 
 static void a_recorded_night_replays_to_the_byte(void **state)
 {

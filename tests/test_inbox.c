@@ -1,6 +1,6 @@
 /*
- * Goal: the inbox gives every event once, in the order of each writer, never lets a writer wait, and counts what it drops.
- * Method: the bound by hand; then four writers against one reader, each event numbered.
+ * Goal: the inbox gives every event once, in the order of each writer, never lets a writer wait, and counts what it
+ * drops. Method: the bound by hand; then four writers against one reader, each event numbered.
  */
 #include <setjmp.h>
 #include <stdarg.h>

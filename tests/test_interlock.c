@@ -69,8 +69,7 @@ static void at_first_nothing_is_known(void **state)
     (void)state;
     struct interlock interlock;
     interlock_init(&interlock, &settings);
-    assert_int_equal(reasons_at(&interlock, 1.0),
-                     HOLD_MEMBRANE_LINK | HOLD_RUBY_LINK | HOLD_DETECTOR_LINK | HOLD_BEAM);
+    assert_int_equal(reasons_at(&interlock, 1.0), HOLD_MEMBRANE_LINK | HOLD_RUBY_LINK | HOLD_DETECTOR_LINK | HOLD_BEAM);
     send(&interlock, EVENT_MEMBRANE_FOUND, 1.0, 0.0); /* found, but not yet read */
     send(&interlock, EVENT_SPECTROMETER_FOUND, 1.0, 0.0);
     assert_int_equal(reasons_at(&interlock, 1.0),

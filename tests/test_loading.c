@@ -1,9 +1,9 @@
 /*
- * Goal: the loading protocol takes every transition it declares, can be held and resumed in every state, leaves no state
- * it cannot leave, and keeps L1 to L4 whatever the readings do.
- * Method: tables for hold and resume; whole changes up and down on the plant; a walk from printed seeds in which the
- * membrane sticks, lags, jumps and leaks, the ruby is noisy, jumps, sticks and goes away, and holds come at any moment.
- * SEED=N repeats a walk; a night that ends in an assertion of loading.c prints its seed first.
+ * Goal: the loading protocol takes every transition it declares, can be held and resumed in every state, leaves no
+ * state it cannot leave, and keeps L1 to L4 whatever the readings do. Method: tables for hold and resume; whole changes
+ * up and down on the plant; a walk from printed seeds in which the membrane sticks, lags, jumps and leaks, the ruby is
+ * noisy, jumps, sticks and goes away, and holds come at any moment. SEED=N repeats a walk; a night that ends in an
+ * assertion of loading.c prints its seed first.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -127,11 +127,11 @@ static void hold_and_resume_in_every_state(void **state)
         int direction;
         enum loading_state held, resumed;
     } cases[] = {
-        {LOADING_IDLE, 1, LOADING_IDLE, LOADING_IDLE},       {LOADING_RAMP, 1, LOADING_RETREAT, LOADING_RAMP},
-        {LOADING_RAMP, -1, LOADING_HELD, LOADING_RAMP},      {LOADING_BACK_OFF, 1, LOADING_RETREAT, LOADING_RAMP},
-        {LOADING_BACK_OFF, -1, LOADING_HELD, LOADING_RAMP},  {LOADING_RECENTRE, 1, LOADING_HELD, LOADING_RECENTRE},
+        {LOADING_IDLE, 1, LOADING_IDLE, LOADING_IDLE},          {LOADING_RAMP, 1, LOADING_RETREAT, LOADING_RAMP},
+        {LOADING_RAMP, -1, LOADING_HELD, LOADING_RAMP},         {LOADING_BACK_OFF, 1, LOADING_RETREAT, LOADING_RAMP},
+        {LOADING_BACK_OFF, -1, LOADING_HELD, LOADING_RAMP},     {LOADING_RECENTRE, 1, LOADING_HELD, LOADING_RECENTRE},
         {LOADING_RECENTRE, -1, LOADING_HELD, LOADING_RECENTRE}, {LOADING_WATCH, 1, LOADING_HELD, LOADING_WATCH},
-        {LOADING_WATCH, -1, LOADING_HELD, LOADING_WATCH},    {LOADING_DONE, 1, LOADING_DONE, LOADING_DONE},
+        {LOADING_WATCH, -1, LOADING_HELD, LOADING_WATCH},       {LOADING_DONE, 1, LOADING_DONE, LOADING_DONE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct rig rig;
@@ -219,7 +219,8 @@ static void a_stall_is_seen_and_can_be_resumed(void **state)
     for (int direction = -1; direction <= 1; direction += 2) {
         struct loading loading;
         int64_t now_ns = 1000 * NS_PER_S;
-        loading_start(&loading, &settings, direction, direction > 0 ? 3.0 : 0.5, 2.0 / 60.0, 3600.0, 0.12, 40.0, now_ns);
+        loading_start(&loading, &settings, direction, direction > 0 ? 3.0 : 0.5, 2.0 / 60.0, 3600.0, 0.12, 40.0,
+                      now_ns);
         for (int s = 0; s < 400 && !loading.is_stalled; s++) {
             now_ns += NS_PER_S;
             if (s % 5 == 0)
@@ -261,7 +262,8 @@ static void v11_is_nan_without_a_trend(void **state)
     assert_true(isnan(loading_pressure_gpa_if_frozen(&rig.loading, rig.now_ns + ns_from_s(600.0))));
 }
 
-/* ---- the walk ----------------------------------------------------------------------------------------------------- */
+/* ---- the walk -----------------------------------------------------------------------------------------------------
+ */
 
 enum mode { MODE_WELL, MODE_STUCK, MODE_LAG, MODE_LEAK, MODE_COUNT };
 
@@ -339,8 +341,8 @@ static void walk_read_ruby(struct walk *walk)
 static void walk_step(struct walk *walk)
 {
     struct loading *loading = &walk->loading;
-    double dt_s = random_uniform(&walk->random) < 0.01 ? uniform(&walk->random, 2.0, 60.0)
-                                                        : uniform(&walk->random, 0.2, 2.2);
+    double dt_s =
+        random_uniform(&walk->random) < 0.01 ? uniform(&walk->random, 2.0, 60.0) : uniform(&walk->random, 0.2, 2.2);
     walk->now_ns += ns_from_s(dt_s);
     walk_disturb(walk);
     walk_move(walk, dt_s);
@@ -355,15 +357,15 @@ static void walk_step(struct walk *walk)
     bool has_moved = command_bar != before_bar;
     assert_true(command_bar >= 0.0 && command_bar <= BAR_MAX);
     assert_true(!has_moved || (command_bar >= walk->bar_min && command_bar <= walk->bar_max)); /* L1 */
-    bool is_at_wall = command_bar == walk->bar_min || command_bar == walk->bar_max || command_bar == 0.0 ||
-                      command_bar == BAR_MAX;
+    bool is_at_wall =
+        command_bar == walk->bar_min || command_bar == walk->bar_max || command_bar == 0.0 || command_bar == BAR_MAX;
     bool is_retreating = before == LOADING_RETREAT;
     assert_true(!has_moved || is_at_wall || is_retreating ||
                 fabs(command_bar - reading_bar) <= LEASH_BAR + 1e-9); /* L2 */
     bool needs_ruby = before == LOADING_RAMP || before == LOADING_BACK_OFF;
     bool is_blind = loading->trend.n == 0 || s_from_ns(walk->now_ns - walk->ruby_ns_last) > 90.0;
     assert_true(!has_moved || before != LOADING_WATCH);
-    assert_true(!has_moved || !needs_ruby || !is_blind); /* L3 */
+    assert_true(!has_moved || !needs_ruby || !is_blind);      /* L3 */
     assert_true(!is_retreating || command_bar <= before_bar); /* L4 */
     assert_true(!has_moved || (before != LOADING_HELD && before != LOADING_DONE && before != LOADING_IDLE));
 }

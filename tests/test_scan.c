@@ -1,7 +1,8 @@
 /*
  * Goal: the scans of an isobar take every transition of scan.h, repeat only whole scans as numbered attempts, and are
  * not confused by late events of earlier attempts.
- * Method: the pure machine, event by event; then a walk from a printed seed with an oracle of its own. SEED=N repeats it.
+ * Method: the pure machine, event by event; then a walk from a printed seed with an oracle of its own. SEED=N repeats
+ * it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +30,8 @@ static struct event scan_event(enum event_kind kind, int64_t scan_number, int64_
     return event;
 }
 
-static enum scan_wish observe(struct scan *scan, enum event_kind kind, int64_t scan_number, int64_t attempt, double now_s)
+static enum scan_wish observe(struct scan *scan, enum event_kind kind, int64_t scan_number, int64_t attempt,
+                              double now_s)
 {
     struct event event = scan_event(kind, scan_number, attempt, ns_from_s(now_s));
     return scan_observe(scan, &event);
@@ -141,7 +143,8 @@ static void five_failures_exhaust_and_a_resume_starts_anew(void **state)
     assert_int_equal(running.state, SCAN_RUN);
 }
 
-/* Any events in any order: an attempt starts once, only when nothing holds and it is durable; a scan is analysed once. */
+/* Any events in any order: an attempt starts once, only when nothing holds and it is durable; a scan is analysed once.
+ */
 static void a_walk_never_repeats_an_attempt(void **state)
 {
     (void)state;
