@@ -14,6 +14,7 @@
 
 #define PAGE_MAGIC UINT64_C(0x31304b4c43425349) /* "ISBCLK01" */
 #define PACE_SLOTS 16
+#define PAGE_TRIES_MAX 100000             /* milliseconds; a change takes less than one microsecond */
 #define KEEPER_GRACE_NS (100 * NS_PER_MS) /* past this without a heartbeat, time stands still */
 #define KEEPER_LOST_NS (2 * NS_PER_S)
 
@@ -40,6 +41,7 @@ struct clock {
     struct clock_page *page; /* NULL: the real clock */
     bool is_keeper;
     int64_t last_reap_wall_ns;
+    _Atomic int64_t last_t_ns; /* the latest instant this handle has told */
 };
 
 int64_t clock_wall_ns(void)
@@ -49,9 +51,10 @@ int64_t clock_wall_ns(void)
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-static int64_t page_time_at(const struct clock_page *page, int64_t wall_ns)
+/* False when the keeper stands still in the middle of a change. */
+static bool page_time_at(const struct clock_page *page, int64_t wall_ns, int64_t *ret_t_ns)
 {
-    for (;;) {
+    for (int tries = 0; tries < PAGE_TRIES_MAX; tries++) {
         uint32_t before = atomic_load_explicit(&page->sequence, memory_order_acquire);
         int64_t anchor_wall_ns = atomic_load_explicit(&page->anchor_wall_ns, memory_order_relaxed);
         int64_t anchor_t_ns = atomic_load_explicit(&page->anchor_t_ns, memory_order_relaxed);
@@ -65,8 +68,21 @@ static int64_t page_time_at(const struct clock_page *page, int64_t wall_ns)
             wall_ns = heartbeat_wall_ns + KEEPER_GRACE_NS;
         if (wall_ns < anchor_wall_ns)
             wall_ns = anchor_wall_ns;
-        return anchor_t_ns + (int64_t)((double)(wall_ns - anchor_wall_ns) * speed);
+        *ret_t_ns = anchor_t_ns + (int64_t)((double)(wall_ns - anchor_wall_ns) * speed);
+        return true;
     }
+    return false;
+}
+
+/* A reader that has run ahead of a keeper who slows down waits for it; so does one who meets a half-written page. */
+static int64_t tell(struct clock *clock, int64_t wall_ns)
+{
+    int64_t t_ns, last_t_ns = atomic_load(&clock->last_t_ns);
+    if (!page_time_at(clock->page, wall_ns, &t_ns))
+        return last_t_ns;
+    while (t_ns > last_t_ns && !atomic_compare_exchange_weak(&clock->last_t_ns, &last_t_ns, t_ns))
+        continue;
+    return t_ns > last_t_ns ? t_ns : last_t_ns;
 }
 
 static int page_map(struct clock_page **ret_page, const char *path, int flags, struct err *err)
@@ -171,7 +187,7 @@ void clock_keep(struct clock *clock)
         }
     if (!(speed >= 1.0))
         speed = 1.0;
-    int64_t t_ns = page_time_at(page, wall_ns);
+    int64_t t_ns = tell(clock, wall_ns);
     atomic_fetch_add_explicit(&page->sequence, 1, memory_order_acq_rel);
     atomic_store_explicit(&page->anchor_wall_ns, wall_ns, memory_order_relaxed);
     atomic_store_explicit(&page->anchor_t_ns, t_ns, memory_order_relaxed);
@@ -192,7 +208,8 @@ void clock_close(struct clock *clock)
 int64_t clock_now_ns(const struct clock *clock)
 {
     int64_t wall_ns = clock_wall_ns();
-    return clock->page ? page_time_at(clock->page, wall_ns) : wall_ns;
+    return clock->page ? tell((struct clock *)(uintptr_t)clock, wall_ns)
+                       : wall_ns; /* only the latest instant changes */
 }
 
 int64_t clock_utc_ns(const struct clock *clock, int64_t t_ns)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -59,6 +60,10 @@ static pid_t start_child(const struct analyst *analyst, const struct job *job, c
         return err_set(err, ERR_SYSTEM, "no pipe for the analysis: %s", strerror(errno));
     pid_t pid = fork();
     if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL); /* the daemon's threads block what ends a process */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(ends[1], STDOUT_FILENO);
         setpriority(PRIO_PROCESS, 0, NICENESS);
         execl(analyst->program, "isobar-analyze", job->master_path, "-o", result_path, "--json", (char *)NULL);

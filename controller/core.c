@@ -8,7 +8,7 @@
 
 #define PRELOADED_READINGS 8
 #define ISOBAR_READINGS 10 /* averaged for the pressure at an isobar's start and end */
-#define RUBY_EVERY_S_LOADING 5.0
+#define RUBY_EVERY_S_LOADING 3.0
 #define RUBY_EVERY_S_ISOBAR 30.0
 #define PACE_LOADING 150.0 /* one membrane reading per second of experiment time within 7 ms */
 #define PACE_ISOBAR 1500.0
@@ -85,14 +85,12 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     loading->pressure_gpa_max = plan->cell.pressure_gpa_max;
     loading->leash_bar = 0.5;
     loading->back_off_bar_per_s = fmin(6.0, beamline->membrane.slew_bar_per_min_max) / 60.0;
-    loading->probe_bar_per_s = loading->back_off_bar_per_s / 3.0;
-    loading->compliance_bar_s_per_gpa = 9000.0; /* 900 s of creep at 10 bar per GPa: until a cell is known */
-    loading->edge_bar_per_gpa = 11.0;
     loading->half_width_bar = 5.0;
-    loading->creep_s_max = 1800.0;
+    loading->creep_s_max = 2700.0;
     loading->taper_s = 300.0;
     loading->stop_gpa = 0.0;
-    loading->drop_gpa = 0.01;
+    loading->short_gpa = 0.03;
+    loading->drop_gpa = 0.008;
     loading->watch_s = 480.0;
     struct interlock_settings *interlock = &ret_settings->interlock;
     interlock->membrane_stale_s = 20.0;
@@ -260,8 +258,9 @@ static void advance_preloaded(struct core *core, struct core_actions *actions, u
 static void authorise_range(struct core *core, struct core_actions *actions)
 {
     if (core->range_intent_number != 0 && core->durable_number >= core->range_intent_number) {
-        core->authorised_bar_min = core->pending_bar_min;
-        core->authorised_bar_max = core->pending_bar_max;
+        double present_bar = core->loading.command_bar; /* may have left the new range while it was pending */
+        core->authorised_bar_min = present_bar < core->pending_bar_min ? present_bar : core->pending_bar_min;
+        core->authorised_bar_max = present_bar > core->pending_bar_max ? present_bar : core->pending_bar_max;
         core->range_intent_number = 0;
         core->has_authority = true;
     }
@@ -321,7 +320,7 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
     show_loading_state(core, actions);
     if (loading->state == LOADING_DONE)
         next_step(core, actions);
-    else if (core->is_stopping && loading->state == LOADING_HELD)
+    else if (core->is_stopping && (loading->state == LOADING_HELD || core->is_stop_urgent))
         finish(core, actions, true);
 }
 
@@ -438,8 +437,10 @@ static void observe(struct core *core, struct core_actions *actions, const struc
         core->pending_t_ns = core->durable_number >= core->intent_number ? 0 : core->now_ns;
         break;
     case EVENT_COMMAND:
-        if (event->integer[0] == COMMAND_STOP)
+        if (event->integer[0] == COMMAND_STOP) {
+            core->is_stop_urgent = core->is_stopping;
             core->is_stopping = true;
+        }
         if (event->integer[0] == COMMAND_RESUME)
             scan_resume(&core->scan, core->now_ns);
         break;

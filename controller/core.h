@@ -83,11 +83,12 @@ struct core {
     int64_t pending_t_ns;        /* when the oldest pending intent was posted; 0: none */
     double pending_bar_min, pending_bar_max;
     double authorised_bar_min, authorised_bar_max;
-    bool has_authority;            /* the range above stands in the journal */
+    bool has_authority; /* the range above stands in the journal */
     uint32_t reasons_shown;
     bool is_holding; /* the pressure change is held */
     bool is_stopping;
-    int32_t n_readings; /* accepted ruby readings of this phase */
+    bool is_stop_urgent; /* asked for twice: ends without a retreat */
+    int32_t n_readings;  /* accepted ruby readings of this phase */
     double pace;
     double ruby_every_s;
     enum loading_state loading_state_shown;

@@ -29,8 +29,8 @@ struct detector_link {
     struct eiger *eiger;
     struct ring *ring;
     pthread_mutex_t mutex;
-    struct detector_link_scan wanted; /* scan_number 0: none */
-    bool is_abort_asked;
+    struct detector_link_scan wanted;             /* scan_number 0: none */
+    int64_t aborted_scan_number, aborted_attempt; /* this one and all before it */
 };
 
 static struct event scan_event(enum event_kind kind, const struct detector_link_scan *scan, const char *text)
@@ -55,7 +55,6 @@ static void link_close(void *self)
     pthread_mutex_lock(&link->mutex);
     struct detector_link_scan wanted = link->wanted;
     link->wanted.scan_number = 0;
-    link->is_abort_asked = false;
     pthread_mutex_unlock(&link->mutex);
     if (wanted.scan_number) {
         struct event event =
@@ -64,13 +63,13 @@ static void link_close(void *self)
     }
 }
 
-static bool take_abort(struct detector_link *link)
+static bool is_aborted(struct detector_link *link, const struct detector_link_scan *scan)
 {
     pthread_mutex_lock(&link->mutex);
-    bool is_asked = link->is_abort_asked;
-    link->is_abort_asked = false;
+    bool is_asked = scan->scan_number < link->aborted_scan_number ||
+                    (scan->scan_number == link->aborted_scan_number && scan->attempt <= link->aborted_attempt);
     pthread_mutex_unlock(&link->mutex);
-    return is_asked;
+    return is_asked || link->context->is_ended;
 }
 
 static int configure(struct detector_link *link, const struct detector_link_scan *scan, struct err *err)
@@ -107,7 +106,7 @@ static int follow(struct detector_link *link, const struct detector_link_scan *s
                            "the link to the detector was lost after %d of %d frames; what was taken is not "
                            "used",
                            progress.n_images, scan->n_frames);
-        if (take_abort(link) || link->context->is_ended) {
+        if (is_aborted(link, scan)) {
             eiger_abort(link->eiger, NULL);
             return err_set(err, ERR_STATE, "aborted; what was taken is not used");
         }
@@ -133,7 +132,9 @@ static int take_scan(struct detector_link *link, const struct detector_link_scan
 {
     char master_path[EIGER_PATH_MAX];
     clock_request_pace(link->context->clock, "detector link", CONFIGURE_PACE);
-    int code = configure(link, scan, err);
+    int code = is_aborted(link, scan) ? 0 : configure(link, scan, err);
+    if (code == 0 && is_aborted(link, scan))
+        code = err_set(err, ERR_STATE, "aborted before it began");
     if (code == 0)
         code = eiger_start(link->eiger, err);
     clock_request_pace(link->context->clock, "detector link", FREE_PACE);
@@ -142,8 +143,10 @@ static int take_scan(struct detector_link *link, const struct detector_link_scan
         inbox_post(link->context->inbox, &started);
         code = follow(link, scan, err);
     }
+    clock_request_pace(link->context->clock, "detector link", CONFIGURE_PACE); /* files come late by the wall */
     if (code == 0)
         code = eiger_finish(link->eiger, master_path, err);
+    clock_request_pace(link->context->clock, "detector link", FREE_PACE);
     struct event event =
         code ? scan_event(EVENT_SCAN_FAILED, scan, err->message) : scan_event(EVENT_SCAN_COMPLETE, scan, master_path);
     inbox_post(link->context->inbox, &event);
@@ -202,14 +205,14 @@ void detector_link_scan(struct detector_link *link, const struct detector_link_s
 {
     pthread_mutex_lock(&link->mutex);
     link->wanted = *scan;
-    link->is_abort_asked = false;
     pthread_mutex_unlock(&link->mutex);
 }
 
-void detector_link_abort(struct detector_link *link)
+void detector_link_abort(struct detector_link *link, int64_t scan_number, int64_t attempt)
 {
     pthread_mutex_lock(&link->mutex);
-    link->is_abort_asked = true;
+    link->aborted_scan_number = scan_number;
+    link->aborted_attempt = attempt;
     pthread_mutex_unlock(&link->mutex);
 }
 

@@ -19,7 +19,8 @@ struct detector_link_scan {
 int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,
                         struct instrument_context *context, struct err *err);
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);
-void detector_link_abort(struct detector_link *link);
+/* Aborts that attempt, whether it runs, is being configured or still waits; never a later one. */
+void detector_link_abort(struct detector_link *link, int64_t scan_number, int64_t attempt);
 
 /* The latest ring current; NaN when it is not known. Never blocks; any thread. */
 double detector_link_current_ma(struct detector_link *link);

@@ -83,7 +83,7 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
         interlock->operator_hold =
             event->integer[0] == COMMAND_HOLD || (interlock->operator_hold && event->integer[0] != COMMAND_RESUME);
         if (event->integer[0] == COMMAND_RESUME)
-            interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
+            interlock->journal_failed = interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
         break;
     case EVENT_TICK:
     case EVENT_SCAN_STARTED:

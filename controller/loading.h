@@ -19,6 +19,7 @@
  *   IDLE -> RAMP                [loading_start]
  *   RAMP -> BACK_OFF            [step_ramp]      level + expected rise has reached the target
  *   RAMP -> WATCH               [step_ramp]      the same, without back-off
+ *   BACK_OFF -> RAMP            [step_back_off]  the plateau is short of the target: once more, at most four times
  *   BACK_OFF -> RECENTRE        [step_back_off]  a drop is confirmed: the far edge of the dead zone is known
  *   RECENTRE -> WATCH           [step_recentre]  the membrane is in the middle
  *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance
@@ -40,6 +41,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "controller/response.h"
 #include "controller/trend.h"
 
 enum loading_state {
@@ -66,14 +68,12 @@ struct loading_settings {
     double pressure_gpa_max;
     double leash_bar; /* at least twice the controller's accuracy */
     double back_off_bar_per_s;
-    double probe_bar_per_s;          /* slower, where the far edge of the dead zone is expected */
-    double compliance_bar_s_per_gpa; /* stored excess per dP/dt: creep time / (GPa per bar) */
-    double edge_bar_per_gpa;         /* how far the dead zone's edge moves with the sample */
-    double half_width_bar;           /* of the dead zone, until measured */
-    double creep_s_max;              /* longest creep time to be prepared for (V11) */
-    double taper_s;                  /* near the target, dP/dt = remaining / taper */
-    double stop_gpa;                 /* the ramp ends this far before the target, and by the expected rise */
-    double drop_gpa;                 /* smallest drop believed during the back-off */
+    double half_width_bar; /* of the dead zone, until measured */
+    double short_gpa;      /* a plateau further below the target than this is approached again */
+    double creep_s_max;    /* longest creep time to be prepared for (V11) */
+    double taper_s;        /* near the target, dP/dt = remaining / taper */
+    double stop_gpa;       /* the ramp ends this far before the target, and by the expected rise */
+    double drop_gpa;       /* smallest drop believed during the back-off */
     double watch_s;
 };
 
@@ -86,10 +86,14 @@ struct loading {
     double rate_bar_per_s;
     double isobar_s; /* length of the isobar that follows: the drift is projected over it */
     double drift_gpa_max;
-    double command_bar;   /* the set point wanted now */
+    double command_bar; /* the set point wanted now */
+    struct response response;
+    double membrane_bar; /* as last read */
+    int32_t n_approaches;
     double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
     double far_edge_bar;  /* x direction: the other side */
     double centre_bar;
+    double floor_gpa;       /* x direction: level when the ramp ended; the plateau cannot lie lower */
     double plateau_sum_gpa; /* x direction: readings between the edges */
     int32_t plateau_n;
     int32_t n_below; /* successive readings that show the drop */

@@ -22,6 +22,7 @@
 #define CADENCE_S_FIRST 5.0
 #define STATUS_EVERY_NS (50 * NS_PER_MS)
 #define TEXT_MAX 1400
+#define BEAM_MA_STEP 1.0 /* told at once: a dip between two readings of the ruby cuts a scan */
 
 /* What the status line is made of; copied under the mutex by the control thread, read by any. */
 struct status {
@@ -58,6 +59,7 @@ struct loop {
     double pace_wanted;
     int64_t event_ns_last, membrane_ns_last, ruby_ns_last;
     int64_t beam_ns_last;
+    double beam_ma_last;
     bool membrane_up, ruby_up, detector_up;
     int64_t scan_started_ns;
     char scan_master_path[EVENT_TEXT_MAX];
@@ -222,6 +224,7 @@ static void put_run(struct loop *loop)
 static void execute_journal(struct loop *loop, const struct action *action)
 {
     loop->intent_number = action->integer[0];
+    clock_request_pace(loop->settings.clock, "control", 1.0); /* at once: DURABLE_S_MAX is experiment time */
     const struct store_value row[] = {
         store_integer(action->integer[0]),    store_integer(loop->now_ns),
         store_integer(loop->core.step_index), store_text(intent_kind_name((int32_t)action->integer[1])),
@@ -322,7 +325,7 @@ static void execute(struct loop *loop, const struct action *action)
                                                                         .frame_time_s = action->value[1]});
         break;
     case ACTION_SCAN_ABORT:
-        detector_link_abort(loop->detector);
+        detector_link_abort(loop->detector, action->integer[0], action->integer[1]);
         break;
     case ACTION_ANALYSE:
         execute_analyse(loop, action);
@@ -469,11 +472,15 @@ static void handle_own(struct loop *loop)
         event.t_ns = loop->now_ns;
         handle(loop, &event);
     }
-    if (s_from_ns(loop->now_ns - loop->beam_ns_last) > loop->context.cadence_s) {
+    double current_ma = detector_link_current_ma(loop->detector);
+    double change_ma = fabs(current_ma - loop->beam_ma_last); /* NaN when either is not known */
+    bool is_changed = isnan(current_ma) != isnan(loop->beam_ma_last) || change_ma > BEAM_MA_STEP;
+    if (is_changed || s_from_ns(loop->now_ns - loop->beam_ns_last) > loop->context.cadence_s) {
         loop->beam_ns_last = loop->now_ns;
+        loop->beam_ma_last = current_ma;
         struct event event = inbox_event(EVENT_BEAM, NULL);
         event.t_ns = loop->now_ns;
-        event.value[0] = detector_link_current_ma(loop->detector);
+        event.value[0] = current_ma;
         handle(loop, &event);
     }
     if (s_from_ns(loop->now_ns - loop->event_ns_last) > 0.4 * loop->context.cadence_s) {
@@ -670,7 +677,7 @@ int loop_run(struct loop *loop, struct err *err)
     say(loop, "info", "run %s: %s", loop->run_uid, status);
     const struct store_value row[] = {store_integer(loop->now_ns), store_text(status)};
     put(loop, STORE_RUN_END, row, 2, 0);
-    return loop->finished;
+    return store_failure(loop->settings.store, err) ? ERR_DB : loop->finished;
 }
 
 void loop_free(struct loop *loop)

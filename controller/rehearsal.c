@@ -23,6 +23,7 @@
 #define PATH_MAX_BYTES 1024
 #define POLL_MS 200
 #define WALL_S_MAX 1500 /* a rehearsal that holds for want of an operator is stopped, and has failed */
+#define STOP_S_MAX 600  /* a retreat at the wall's pace */
 #define LINE_EVERY_S 10 /* of progress when the output is not a terminal */
 #define ANSWER_MAX 4096
 
@@ -158,6 +159,7 @@ static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, 
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         redirect(rehearsal, "isobard.log", STDOUT_FILENO);
         redirect(rehearsal, "isobard.log", STDERR_FILENO);
+        setpgid(0, 0); /* an interrupt at the terminal comes once, through the rehearsal */
         drop_read_privilege();
         execl(program, "isobard", "--sequence", sequence_path, "--beamline", beamline, "--db", db, "--results", results,
               (char *)NULL);
@@ -195,20 +197,34 @@ static void show_progress(struct rehearsal *rehearsal)
     printf(rehearsal->is_terminal ? "\r\033[K%s" : "%s\n", answer);
 }
 
+static volatile sig_atomic_t n_signals;
+
+static void count_signal(int signal_number)
+{
+    (void)signal_number;
+    n_signals++;
+}
+
 /* Follows the daemon to its end; its exit status. */
 static int follow(struct rehearsal *rehearsal)
 {
     int status;
     pid_t pid;
     int64_t deadline_wall_ns = clock_wall_ns() + WALL_S_MAX * NS_PER_S;
+    bool is_stopping = false;
+    int n_passed_on = 0;
     while ((pid = waitpid(rehearsal->daemon, &status, WNOHANG)) == 0 || (pid < 0 && errno == EINTR)) {
         show_log(rehearsal);
         show_progress(rehearsal);
         fflush(stdout);
-        if (clock_wall_ns() > deadline_wall_ns) {
+        bool is_late = clock_wall_ns() > deadline_wall_ns;
+        if (is_late && !is_stopping)
             printf("\nrehearsal: no end after %d s on the wall: the run is stopped\n", WALL_S_MAX);
-            kill(rehearsal->daemon, SIGTERM);
-            deadline_wall_ns = INT64_MAX;
+        if (is_late || n_signals > n_passed_on) { /* the daemon stops; asked again, at once; at last it is killed */
+            kill(rehearsal->daemon, is_late && is_stopping ? SIGKILL : SIGTERM);
+            n_passed_on = n_signals;
+            is_stopping = true;
+            deadline_wall_ns = clock_wall_ns() + STOP_S_MAX * NS_PER_S;
         }
         usleep(POLL_MS * 1000);
     }
@@ -270,7 +286,8 @@ int rehearsal_run(const struct rehearsal_settings *settings, struct err *err)
     if (code == 0)
         code = start_daemon(&rehearsal, settings->sequence_path, err);
     if (code == 0) {
-        signal(SIGINT, SIG_IGN); /* the daemon gets it too, leaves the cell safe and ends */
+        signal(SIGINT, count_signal); /* passed on: the daemon leaves the cell safe and ends */
+        signal(SIGTERM, count_signal);
         int daemon_status = follow(&rehearsal);
         stop_simulator(&rehearsal);
         code = judge(&rehearsal, daemon_status, err);

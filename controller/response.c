@@ -5,25 +5,41 @@
 
 #include "base/clock.h"
 
-#define MODEL_ERROR_BAR_S 60.0 /* slips, temperature, a softer edge than assumed */
-#define OFFSET_BAR 18.0        /* take-up and dead zone without load, loading */
-#define OFFSET_BAR_SIGMA 10.0
-#define EDGE_SIGMA 3.0
-#define COMPLIANCE_MIN 500.0   /* half of the fastest and softest cell */
+#define MODEL_ERROR_GPA 0.005  /* slips, temperature, a softer edge than assumed */
+#define COMPLIANCE_MIN 1500.0  /* 5 min of creep at 1/7 GPa per bar, and some */
+#define COMPLIANCE_MAX 36000.0 /* 40 min at 1/14 GPa per bar, and some */
+#define EDGE_MIN 5.0
+#define EDGE_MAX 20.0
+#define FORGET 1.5 /* what an earlier slide taught counts with this much more sigma */
 
-enum { U_START, U_OFFSET, U_EDGE, U_COMPLIANCE };
+enum { U_START, U_DRIFT, U_MEMBRANE, U_SAMPLE };
 
-void response_init(struct response *response, int32_t direction, const struct response_estimate *expected)
+static double clamp(double value, double low, double high) { return value < low ? low : value > high ? high : value; }
+
+static void take_estimate(struct response *response)
 {
-    *response = (struct response){
-        .prior_compliance = expected->compliance_bar_s_per_gpa,
-        .prior_compliance_sigma = expected->compliance_sigma,
-        .prior_edge = expected->edge_bar_per_gpa,
-        .prior_edge_sigma = EDGE_SIGMA,
-        .prior_offset_bar = direction > 0 ? OFFSET_BAR : -OFFSET_BAR / 2.0,
-        .prior_offset_bar_sigma = OFFSET_BAR_SIGMA,
-        .estimate = *expected,
+    double k = clamp(response->solution[U_MEMBRANE], 1.0 / COMPLIANCE_MAX, 1.0 / COMPLIANCE_MIN);
+    double k_cautious = response->solution[U_MEMBRANE] - response->sigma[U_MEMBRANE];
+    response->estimate = (struct response_estimate){
+        .compliance_bar_s_per_gpa = 1.0 / k,
+        .compliance_bar_s_per_gpa_cautious = 1.0 / clamp(k_cautious, 1.0 / COMPLIANCE_MAX, k),
+        .edge_bar_per_gpa = clamp(response->solution[U_SAMPLE] / k, EDGE_MIN, EDGE_MAX),
     };
+}
+
+void response_init(struct response *response, int32_t direction)
+{
+    /* K = 10000 bar s/GPa, G = 11.5 bar/GPa; without load the dead zone's edge stands at 18 bar, unloading at 9. */
+    const double k = 1e-4, k_sigma = 7e-5;
+    *response = (struct response){
+        .prior = {0.0, direction > 0 ? -18.0 * k : 9.0 * k, k, 11.5 * k},
+        .prior_sigma = {0.1, 20.0 * k, k_sigma, 11.5 * k_sigma},
+    };
+    for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
+        response->solution[i] = response->prior[i];
+        response->sigma[i] = response->prior_sigma[i];
+    }
+    take_estimate(response);
 }
 
 /* Gauss and Jordan on a symmetric positive matrix; the inverse takes its place. */
@@ -46,28 +62,24 @@ static void invert(double m[RESPONSE_UNKNOWNS][RESPONSE_UNKNOWNS])
     }
 }
 
-static void solve(struct response *response, double pressure_gpa_sigma)
+static void solve(struct response *response)
 {
     double m[RESPONSE_UNKNOWNS][RESPONSE_UNKNOWNS], right[RESPONSE_UNKNOWNS];
-    double start_sigma = 3.0 * response->prior_compliance * pressure_gpa_sigma + MODEL_ERROR_BAR_S;
-    const double expected[] = {0.0, response->prior_offset_bar, response->prior_edge, response->prior_compliance};
-    const double sigma[] = {start_sigma, response->prior_offset_bar_sigma, response->prior_edge_sigma,
-                            response->prior_compliance_sigma};
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
+        double weight = 1.0 / (response->prior_sigma[i] * response->prior_sigma[i]);
         for (int j = 0; j < RESPONSE_UNKNOWNS; j++)
             m[i][j] = response->normal[i][j];
-        m[i][i] += 1.0 / (sigma[i] * sigma[i]);
-        right[i] = response->right[i] + expected[i] / (sigma[i] * sigma[i]);
+        m[i][i] += weight;
+        right[i] = response->right[i] + weight * response->prior[i];
     }
     invert(m);
-    double edge = 0.0, compliance = 0.0;
-    for (int j = 0; j < RESPONSE_UNKNOWNS; j++) {
-        edge += m[U_EDGE][j] * right[j];
-        compliance += m[U_COMPLIANCE][j] * right[j];
+    for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
+        response->solution[i] = 0.0;
+        for (int j = 0; j < RESPONSE_UNKNOWNS; j++)
+            response->solution[i] += m[i][j] * right[j];
+        response->sigma[i] = sqrt(m[i][i]);
     }
-    response->estimate.edge_bar_per_gpa = edge > 4.0 ? edge : 4.0;
-    response->estimate.compliance_bar_s_per_gpa = compliance > COMPLIANCE_MIN ? compliance : COMPLIANCE_MIN;
-    response->estimate.compliance_sigma = sqrt(m[U_COMPLIANCE][U_COMPLIANCE]);
+    take_estimate(response);
 }
 
 void response_add(struct response *response, int64_t t_ns, double membrane_bar, double pressure_gpa,
@@ -86,16 +98,14 @@ void response_add(struct response *response, int64_t t_ns, double membrane_bar, 
     }
     response->last_bar = membrane_bar;
     response->last_gpa = pressure_gpa;
-    double noise = response->estimate.compliance_bar_s_per_gpa * pressure_gpa_sigma + MODEL_ERROR_BAR_S;
-    double weight = 1.0 / (noise * noise);
-    const double x[] = {1.0, s_from_ns(t_ns - response->begin_ns), response->integral_gpa_s,
-                        pressure_gpa - response->first_gpa};
+    double weight = 1.0 / (pressure_gpa_sigma * pressure_gpa_sigma + MODEL_ERROR_GPA * MODEL_ERROR_GPA);
+    const double x[] = {1.0, s_from_ns(t_ns - response->begin_ns), response->integral_bar_s, -response->integral_gpa_s};
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
         for (int j = 0; j < RESPONSE_UNKNOWNS; j++)
             response->normal[i][j] += weight * x[i] * x[j];
-        response->right[i] += weight * x[i] * response->integral_bar_s;
+        response->right[i] += weight * x[i] * (pressure_gpa - response->first_gpa);
     }
-    solve(response, pressure_gpa_sigma);
+    solve(response);
 }
 
 void response_pause(struct response *response)
@@ -103,10 +113,12 @@ void response_pause(struct response *response)
     if (!response->is_begun)
         return;
     response->is_begun = false;
-    response->prior_compliance = response->estimate.compliance_bar_s_per_gpa;
-    response->prior_compliance_sigma = 1.5 * response->estimate.compliance_sigma;
-    response->prior_edge = response->estimate.edge_bar_per_gpa;
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
+        if (i != U_START) {
+            double sigma = FORGET * response->sigma[i];
+            response->prior[i] = response->solution[i];
+            response->prior_sigma[i] = sigma < response->prior_sigma[i] ? sigma : response->prior_sigma[i];
+        }
         response->right[i] = 0.0;
         for (int j = 0; j < RESPONSE_UNKNOWNS; j++)
             response->normal[i][j] = 0.0;

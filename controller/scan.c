@@ -14,6 +14,7 @@ void scan_begin(struct scan *scan, int64_t scan_number_last, int32_t n_scans, in
         .state = n_scans > 0 ? SCAN_WAIT : SCAN_DONE,
         .scan_number = scan_number_last + (n_scans > 0),
         .attempt = 1,
+        .attempt_last = SCAN_ATTEMPTS_MAX,
         .n_left = n_scans,
         .n_frames = n_frames,
         .frame_time_s = frame_time_s,
@@ -23,7 +24,7 @@ void scan_begin(struct scan *scan, int64_t scan_number_last, int32_t n_scans, in
 
 static void fail(struct scan *scan, int64_t now_ns)
 {
-    scan->state = scan->attempt >= SCAN_ATTEMPTS_MAX ? SCAN_EXHAUSTED : SCAN_WAIT;
+    scan->state = scan->attempt >= scan->attempt_last ? SCAN_EXHAUSTED : SCAN_WAIT;
     scan->attempt++;
     scan->not_before_ns = now_ns + ns_from_s(RETRY_S);
 }
@@ -42,6 +43,7 @@ enum scan_wish scan_observe(struct scan *scan, const struct event *event)
     if (scan->n_left > 0) {
         scan->scan_number++;
         scan->attempt = 1;
+        scan->attempt_last = SCAN_ATTEMPTS_MAX;
         scan->not_before_ns = event->now_ns;
     }
     return SCAN_WISH_ANALYSE;
@@ -84,5 +86,6 @@ void scan_resume(struct scan *scan, int64_t now_ns)
     if (scan->state != SCAN_EXHAUSTED)
         return;
     scan->state = SCAN_WAIT;
+    scan->attempt_last = scan->attempt + SCAN_ATTEMPTS_MAX - 1; /* numbers are never used twice */
     scan->not_before_ns = now_ns;
 }

@@ -22,9 +22,10 @@ enum scan_state { SCAN_IDLE, SCAN_WAIT, SCAN_JOURNAL, SCAN_RUN, SCAN_DONE, SCAN_
 
 struct scan {
     enum scan_state state;
-    int64_t scan_number; /* of the run: 1, 2, 3, ... */
-    int64_t attempt;     /* of this scan: 1, 2, ... */
-    int32_t n_left;      /* scans of this isobar not yet complete, this one included */
+    int64_t scan_number;  /* of the run: 1, 2, 3, ... */
+    int64_t attempt;      /* of this scan: 1, 2, ... */
+    int64_t attempt_last; /* after which a person is asked */
+    int32_t n_left;       /* scans of this isobar not yet complete, this one included */
     int32_t n_frames;
     double frame_time_s;
     int64_t not_before_ns;

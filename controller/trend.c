@@ -2,10 +2,14 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stddef.h>
 
 #include "base/clock.h"
 
 #define FIT_READINGS_MIN 4
+#define MEAN_SIGMAS_MAX 4.0
+#define RESIDUAL_SIGMAS_MAX 3.5
+#define MEDIAN_TO_SIGMA 1.483 /* of a normal distribution */
 
 void trend_clear(struct trend *trend) { *trend = (struct trend){0}; }
 
@@ -26,56 +30,126 @@ static int32_t newest(const struct trend *trend, int32_t k)
     return (trend->next - 1 - k + 2 * TREND_MAX) % TREND_MAX;
 }
 
-bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, double *ret_sigma_gpa)
+static double absolute(double x) { return x < 0.0 ? -x : x; }
+
+/* Insertion sort: a few dozen values, mostly in order. */
+static double median(double *values, int32_t n)
+{
+    for (int32_t i = 1; i < n; i++) {
+        double value = values[i];
+        int32_t j = i;
+        for (; j > 0 && values[j - 1] > value; j--)
+            values[j] = values[j - 1];
+        values[j] = value;
+    }
+    return values[n / 2];
+}
+
+double trend_span_s(const struct trend *trend, int32_t n)
 {
     if (n < 1 || trend->n < n)
+        return 0.0;
+    return s_from_ns(trend->t_ns[newest(trend, 0)] - trend->t_ns[newest(trend, n - 1)]);
+}
+
+double trend_age_s(const struct trend *trend, int64_t now_ns)
+{
+    return trend->n > 0 ? s_from_ns(now_ns - trend->t_ns[newest(trend, 0)]) : INFINITY;
+}
+
+double trend_sigma_gpa(const struct trend *trend)
+{
+    int32_t n = trend->n < TREND_MEAN_MAX ? trend->n : TREND_MEAN_MAX;
+    double sum = 0.0;
+    for (int32_t k = 0; k < n; k++)
+        sum += trend->pressure_gpa_sigma[newest(trend, k)];
+    return n > 0 ? sum / n : 0.0;
+}
+
+bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, double *ret_sigma_gpa)
+{
+    double values[TREND_MEAN_MAX], sum = 0.0, variance = 0.0;
+    int32_t n_used = 0;
+    if (n < 1 || n > TREND_MEAN_MAX || trend->n < n)
         return false;
-    double sum = 0.0, variance = 0.0;
+    for (int32_t k = 0; k < n; k++)
+        values[k] = trend->pressure_gpa[newest(trend, k)];
+    double middle_gpa = median(values, n);
     for (int32_t k = 0; k < n; k++) {
         int32_t i = newest(trend, k);
+        double sigma_gpa = trend->pressure_gpa_sigma[i];
+        if (absolute(trend->pressure_gpa[i] - middle_gpa) > MEAN_SIGMAS_MAX * sigma_gpa)
+            continue;
         sum += trend->pressure_gpa[i];
-        variance += trend->pressure_gpa_sigma[i] * trend->pressure_gpa_sigma[i];
+        variance += sigma_gpa * sigma_gpa;
+        n_used++;
     }
-    *ret_mean_gpa = sum / n;
-    *ret_sigma_gpa = sqrt(variance) / n;
+    if (n_used == 0)
+        return false;
+    *ret_mean_gpa = sum / n_used;
+    *ret_sigma_gpa = sqrt(variance) / n_used;
+    return true;
+}
+
+/* The line through the newest `n` readings; those further than `residual_gpa_max` from `line` are left out (NULL:
+ * none). */
+static bool fit_line(const struct trend *trend, int64_t now_ns, int32_t n, const struct trend_fit *line,
+                     double residual_gpa_max, struct trend_fit *ret_fit)
+{
+    double sum_t = 0.0, sum_p = 0.0, sum_tt = 0.0, sum_tp = 0.0, sum_pp = 0.0, sum_variance = 0.0;
+    double origin_gpa = trend->pressure_gpa[newest(trend, 0)]; /* keeps the squares small */
+    int32_t n_used = 0;
+    for (int32_t k = 0; k < n; k++) {
+        int32_t i = newest(trend, k);
+        double t = s_from_ns(trend->t_ns[i] - now_ns), p = trend->pressure_gpa[i];
+        if (line && absolute(p - line->level_gpa - line->slope_gpa_per_s * t) > residual_gpa_max)
+            continue;
+        p -= origin_gpa;
+        sum_t += t;
+        sum_p += p;
+        sum_tt += t * t;
+        sum_tp += t * p;
+        sum_pp += p * p;
+        sum_variance += trend->pressure_gpa_sigma[i] * trend->pressure_gpa_sigma[i];
+        n_used++;
+    }
+    if (n_used < FIT_READINGS_MIN)
+        return false;
+    double mean_t = sum_t / n_used, mean_p = sum_p / n_used;
+    double tt = sum_tt - n_used * mean_t * mean_t, tp = sum_tp - n_used * mean_t * mean_p;
+    double pp = sum_pp - n_used * mean_p * mean_p;
+    if (!(tt > 0.0))
+        return false;
+    double slope = tp / tt, variance = (pp - slope * tp) / (n_used - 2);
+    if (!(variance > sum_variance / n_used))
+        variance = sum_variance / n_used;
+    *ret_fit = (struct trend_fit){
+        .n = n_used,
+        .level_gpa = origin_gpa + mean_p - slope * mean_t,
+        .level_gpa_sigma = sqrt(variance * (1.0 / n_used + mean_t * mean_t / tt)),
+        .slope_gpa_per_s = slope,
+        .slope_gpa_per_s_sigma = sqrt(variance / tt),
+        .mean_gpa = origin_gpa + mean_p,
+        .mean_gpa_sigma = sqrt(variance / n_used),
+    };
     return true;
 }
 
 bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, struct trend_fit *ret_fit)
 {
-    double sum_t = 0.0, sum_p = 0.0, sum_variance = 0.0;
+    double residuals_gpa[TREND_MAX], sigma_gpa = 0.0;
+    struct trend_fit line;
     int32_t n = 0;
-    while (n < trend->n && s_from_ns(now_ns - trend->t_ns[newest(trend, n)]) <= window_s) {
-        int32_t i = newest(trend, n);
-        sum_t += s_from_ns(trend->t_ns[i] - now_ns);
-        sum_p += trend->pressure_gpa[i];
-        sum_variance += trend->pressure_gpa_sigma[i] * trend->pressure_gpa_sigma[i];
-        n++;
-    }
-    if (n < FIT_READINGS_MIN)
+    for (; n < trend->n && s_from_ns(now_ns - trend->t_ns[newest(trend, n)]) <= window_s; n++)
+        sigma_gpa += trend->pressure_gpa_sigma[newest(trend, n)];
+    if (n < FIT_READINGS_MIN || !fit_line(trend, now_ns, n, NULL, 0.0, &line))
         return false;
-    double mean_t = sum_t / n, mean_p = sum_p / n, sum_tt = 0.0, sum_tp = 0.0, sum_pp = 0.0;
     for (int32_t k = 0; k < n; k++) {
         int32_t i = newest(trend, k);
-        double t = s_from_ns(trend->t_ns[i] - now_ns) - mean_t, p = trend->pressure_gpa[i] - mean_p;
-        sum_tt += t * t;
-        sum_tp += t * p;
-        sum_pp += p * p;
+        double t = s_from_ns(trend->t_ns[i] - now_ns);
+        residuals_gpa[k] = absolute(trend->pressure_gpa[i] - line.level_gpa - line.slope_gpa_per_s * t);
     }
-    if (!(sum_tt > 0.0))
-        return false;
-    double slope = sum_tp / sum_tt;
-    double variance = (sum_pp - slope * sum_tp) / (n - 2);
-    if (!(variance > sum_variance / n))
-        variance = sum_variance / n;
-    *ret_fit = (struct trend_fit){
-        .n = n,
-        .level_gpa = mean_p - slope * mean_t,
-        .level_gpa_sigma = sqrt(variance * (1.0 / n + mean_t * mean_t / sum_tt)),
-        .slope_gpa_per_s = slope,
-        .slope_gpa_per_s_sigma = sqrt(variance / sum_tt),
-        .mean_gpa = mean_p,
-        .mean_gpa_sigma = sqrt(variance / n),
-    };
-    return true;
+    double scatter_gpa = MEDIAN_TO_SIGMA * median(residuals_gpa, n);
+    scatter_gpa = scatter_gpa > sigma_gpa / n ? scatter_gpa : sigma_gpa / n;
+    return fit_line(trend, now_ns, n, &line, RESIDUAL_SIGMAS_MAX * scatter_gpa, ret_fit);
 }

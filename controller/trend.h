@@ -1,8 +1,9 @@
 /*
  * The last ruby readings and the straight line through them: pure, fixed size.
  *
- * Least squares on time and pressure; the uncertainty of level and slope comes from the scatter of the readings
- * themselves, or from their stated sigma where that is larger.
+ * Least squares on time and pressure; readings far from the first line (3.5 times the scatter, which is taken from the
+ * median residual, so that wrong readings do not widen it) are left out of the second. The uncertainty of level and
+ * slope comes from the scatter of the readings themselves, or from their stated sigma where that is larger.
  */
 #ifndef CONTROLLER_TREND_H
 #define CONTROLLER_TREND_H
@@ -10,7 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TREND_MAX 128
+#define TREND_MAX 256
+#define TREND_MEAN_MAX 32
 
 struct trend {
     int32_t n; /* readings kept */
@@ -36,7 +38,17 @@ void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pr
 /* The line through the readings no older than `window_s` before `now_ns`; false with fewer than four. */
 bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, struct trend_fit *ret_fit);
 
-/* Mean of the newest `n` readings; false with fewer. */
+/* Mean of the newest `n` readings (at most TREND_MEAN_MAX) without those more than 4 sigma from their median; false
+ * with fewer. */
 bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, double *ret_sigma_gpa);
+
+/* Time from the n-th newest reading to the newest, s; 0 with fewer. */
+double trend_span_s(const struct trend *trend, int32_t n);
+
+/* Time since the newest reading, s; infinite without any. */
+double trend_age_s(const struct trend *trend, int64_t now_ns);
+
+/* Mean stated sigma of the newest readings, GPa; 0 without any. */
+double trend_sigma_gpa(const struct trend *trend);
 
 #endif

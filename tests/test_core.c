@@ -55,13 +55,11 @@ static struct core_settings make_settings(void)
                                                  .pressure_gpa_max = 8.0,
                                                  .leash_bar = 0.5,
                                                  .back_off_bar_per_s = 0.1,
-                                                 .probe_bar_per_s = 0.1 / 3.0,
-                                                 .compliance_bar_s_per_gpa = 9000.0,
-                                                 .edge_bar_per_gpa = 11.0,
+                                                 .short_gpa = 0.03,
                                                  .half_width_bar = 5.0,
-                                                 .creep_s_max = 1800.0,
+                                                 .creep_s_max = 2700.0,
                                                  .taper_s = 300.0,
-                                                 .drop_gpa = 0.01,
+                                                 .drop_gpa = 0.008,
                                                  .watch_s = 480.0};
     settings.interlock = (struct interlock_settings){.membrane_stale_s = 20.0,
                                                      .ruby_stale_s = 60.0,
@@ -344,7 +342,7 @@ static void a_preload_takes_eight_readings(void **state)
         send(&bench, make_event(EVENT_RUBY_REJECTED, 0.0)); /* not counted */
     int64_t from_ns = bench.now_ns;
     assert_true(run_to(&bench, CORE_JOURNAL, 1, 200));
-    assert_true(s_from_ns(bench.now_ns - from_ns) >= 7 * 5.0);
+    assert_true(s_from_ns(bench.now_ns - from_ns) >= 7 * 3.0);
 }
 
 static void a_night_goes_through_all_steps(void **state)
