@@ -35,8 +35,7 @@ struct frames {
     size_t chunk_size;
 };
 
-/* ---- small readings of the master ---------------------------------------------------------------------------------
- */
+/* ---- small readings of the master ---------------------------------------------------------------------------- */
 
 static bool has_link(hid_t file, const char *path)
 {
@@ -157,8 +156,7 @@ static int read_mask(struct frames *frames, struct err *err)
     return 0;
 }
 
-/* ---- data files ---------------------------------------------------------------------------------------------------
- */
+/* ---- data files ---------------------------------------------------------------------------------------------- */
 
 static int check_filter(hid_t properties, const char *path, struct err *err)
 {
@@ -263,8 +261,7 @@ static int open_parts(struct frames *frames, struct err *err)
     return code;
 }
 
-/* ---- public -------------------------------------------------------------------------------------------------------
- */
+/* ---- public -------------------------------------------------------------------------------------------------- */
 
 static uint32_t largest_count(const struct frames *frames)
 {

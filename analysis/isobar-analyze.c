@@ -69,8 +69,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret_argument
     return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static void show_progress(size_t done, size_t n)
 {
@@ -155,8 +154,7 @@ static int read_frames(struct frames *frames, size_t first_frame, struct photon_
     return code;
 }
 
-/* ---- the whole of it ----------------------------------------------------------------------------------------------
- */
+/* ---- the whole of it ----------------------------------------------------------------------------------------- */
 
 static int correlate(const struct arguments *arguments, const struct frames *frames, const struct photon_list *list,
                      const struct detector *detector, struct outcome *outcome, struct err *err)
@@ -227,8 +225,7 @@ static int analyze(const struct arguments *arguments, struct outcome *outcome, s
     return code;
 }
 
-/* ---- saying it ----------------------------------------------------------------------------------------------------
- */
+/* ---- saying it ----------------------------------------------------------------------------------------------- */
 
 static void print_json_text(const char *key, const char *text)
 {

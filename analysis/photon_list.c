@@ -40,8 +40,7 @@ int photon_list_add_frame(struct photon_list *list, size_t frame_index, const st
     return 0;
 }
 
-/* ---- hot pixels ---------------------------------------------------------------------------------------------------
- */
+/* ---- hot pixels ---------------------------------------------------------------------------------------------- */
 
 static uint64_t *count_photons(const struct photon_list *list)
 {
@@ -109,8 +108,7 @@ static int drop_hot_pixels(struct photon_list *list, struct err *err)
     return has_memory ? 0 : err_set(err, ERR_SYSTEM, "no memory for %zu pixels", list->n_pixels);
 }
 
-/* ---- pixel by pixel -----------------------------------------------------------------------------------------------
- */
+/* ---- pixel by pixel ------------------------------------------------------------------------------------------ */
 
 /* A counting sort by pixel: count, sum up, deal out in the order of the frames. */
 int photon_list_finish(struct photon_list *list, struct err *err)

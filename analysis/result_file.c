@@ -122,8 +122,7 @@ static double *numbers(struct writer *writer, size_t n)
     return values;
 }
 
-/* ---- /xpcs/qmap ---------------------------------------------------------------------------------------------------
- */
+/* ---- /xpcs/qmap ---------------------------------------------------------------------------------------------- */
 
 /* Mean over the valid pixels, 1/angstrom; NaN when the master tells no energy or distance. */
 static double mean_q(const struct result *result)
@@ -197,8 +196,7 @@ static void put_qmap(struct writer *writer, const struct result *result)
     put_names(writer, "/xpcs/qmap/map_units", "1/A", "deg");
 }
 
-/* ---- intensities --------------------------------------------------------------------------------------------------
- */
+/* ---- intensities --------------------------------------------------------------------------------------------- */
 
 static void put_means(struct writer *writer, const struct result *result)
 {
@@ -232,8 +230,7 @@ static void put_means(struct writer *writer, const struct result *result)
     free(image);
 }
 
-/* ---- correlations -------------------------------------------------------------------------------------------------
- */
+/* ---- correlations -------------------------------------------------------------------------------------------- */
 
 static void put_curve(struct writer *writer, const struct result *result)
 {
@@ -367,8 +364,7 @@ static void put_fit(struct writer *writer, const struct result *result)
     put_numbers(writer, "/xpcs/fit/g2_model", model, (size_t)result->curve->n, 1);
 }
 
-/* ---- /entry -------------------------------------------------------------------------------------------------------
- */
+/* ---- /entry -------------------------------------------------------------------------------------------------- */
 
 static void put_instrument(struct writer *writer, const struct frames_info *info)
 {
@@ -459,8 +455,7 @@ static void put_entry(struct writer *writer, const struct result *result)
     put_attribute(writer, "/xpcs/twotime/normalized_g2", "first_point_for_fit", H5T_NATIVE_INT, &(int){1});
 }
 
-/* ---- from memory to disk ------------------------------------------------------------------------------------------
- */
+/* ---- from memory to disk ------------------------------------------------------------------------------------- */
 
 static void put_result(struct writer *writer, const struct result *result)
 {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- scales ------------------------------------------------------------------------------------------------------ */
+/* ---- scales -------------------------------------------------------------------------------------------------- */
 
 static const struct ruby_scale scales[] = {
     {"ruby2020", RUBY_POLYNOMIAL, 1870.0, 5.63,
@@ -57,7 +57,7 @@ double ruby_shift_nm(double temperature_k, double temperature_k_zero)
     return shift_from_296_k(temperature_k) - shift_from_296_k(temperature_k_zero);
 }
 
-/* ---- private: where the lines are -------------------------------------------------------------------------------- */
+/* ---- private: where the lines are ---------------------------------------------------------------------------- */
 
 #define R1_FWHM_NM_AMBIENT 0.62   /* HR4000-class instruments */
 #define SPLITTING_NM_AMBIENT 1.43 /* 29.7 cm-1: Ragan, Gustavsen and Schiferl, J. Appl. Phys. 72, 5539 (1992) */
@@ -217,7 +217,7 @@ static int saturation_check(const double *x, const double *counts, int n, const 
     return 0;
 }
 
-/* ---- private: the fit -------------------------------------------------------------------------------------------- */
+/* ---- private: the fit ---------------------------------------------------------------------------------------- */
 
 /* Value of a pseudo-Voigt line of height 1 and its derivatives by position, width and Lorentz fraction. */
 static double line(double x, double centre, double fwhm, double eta, double *ret_dx, double *ret_dw, double *ret_deta)

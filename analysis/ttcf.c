@@ -20,8 +20,7 @@ struct work {
 
 static size_t group_of(size_t pixel) { return pixel / GROUP_PIXELS % TTCF_GROUPS; }
 
-/* ---- one row ------------------------------------------------------------------------------------------------------
- */
+/* ---- one row ------------------------------------------------------------------------------------------------- */
 
 /* Photon pairs of frame t with itself and every later frame; a pixel's list is ascending in time. */
 static void count_row(const struct photon_list *list, struct work *work, size_t t)
@@ -75,8 +74,7 @@ static void finish_rows(struct ttcf *ttcf, const struct work *work)
             ttcf->map[i] = work->map_count[i] ? (float)(work->map_sum[i] / work->map_count[i]) : NAN;
 }
 
-/* ---- the jackknife's groups ---------------------------------------------------------------------------------------
- */
+/* ---- the jackknife's groups ---------------------------------------------------------------------------------- */
 
 static void count_group_photons(const struct photon_list *list, struct work *work)
 {
@@ -128,8 +126,7 @@ static void leave_out(struct ttcf *ttcf, const struct photon_list *list, struct 
     }
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------
- */
+/* ---- memory -------------------------------------------------------------------------------------------------- */
 
 static int allocate(struct ttcf *ttcf, struct work *work, int with_matrix, struct err *err)
 {

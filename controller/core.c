@@ -116,8 +116,7 @@ void core_init(struct core *core, const struct core_settings *settings)
     interlock_init(&core->interlock, &settings->interlock);
 }
 
-/* ---- what holds ---------------------------------------------------------------------------------------------------
- */
+/* ---- what holds ---------------------------------------------------------------------------------------------- */
 
 static void show_reasons(struct core *core, struct core_actions *actions, uint32_t reasons, bool goes_on)
 {
@@ -129,19 +128,20 @@ static void show_reasons(struct core *core, struct core_actions *actions, uint32
     action->integer[1] = goes_on;
 }
 
+static const struct plan_step *present_step(const struct core *core) { return &core->settings.steps[core->step_index]; }
+
 /* Reasons that concern this phase at all. */
 static uint32_t standing_reasons(const struct core *core)
 {
     uint32_t reasons = interlock_reasons(&core->interlock, core->now_ns);
     if (!core->settings.needs_detector)
         reasons &= ~(uint32_t)(HOLD_DETECTOR_LINK | HOLD_BEAM);
+    if (present_step(core)->kind == PLAN_UNLOAD)
+        reasons &= ~(uint32_t)HOLD_PRESSURE_LIMIT; /* unloading is the way back below it */
     return reasons;
 }
 
-/* ---- phases -------------------------------------------------------------------------------------------------------
- */
-
-static const struct plan_step *present_step(const struct core *core) { return &core->settings.steps[core->step_index]; }
+/* ---- phases -------------------------------------------------------------------------------------------------- */
 
 /* Until a new range is durable the command stands where the membrane stands, and is not sent. */
 static void forget_authority(struct core *core)
@@ -394,8 +394,7 @@ static void advance_isobar(struct core *core, struct core_actions *actions, uint
     next_step(core, actions);
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------------------------------------------- */
 
 static void observe_reading(struct core *core, const struct event *event)
 {

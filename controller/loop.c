@@ -14,6 +14,7 @@
 #include "controller/detector_link.h"
 #include "controller/inbox.h"
 #include "controller/membrane_link.h"
+#include "controller/printer.h"
 #include "controller/ruby_link.h"
 
 #define VERSION "0.1"
@@ -21,6 +22,7 @@
 #define PASS_MS_MAX 1
 #define CADENCE_S_FIRST 5.0
 #define STATUS_EVERY_NS (50 * NS_PER_MS)
+#define STATUS_AGE_S_MAX 2.0
 #define TEXT_MAX 1400
 #define BEAM_MA_STEP 1.0 /* told at once: a dip between two readings of the ruby cuts a scan */
 
@@ -39,6 +41,7 @@ struct status {
     bool goes_on;
     double speed;
     char sentence[TEXT_MAX];
+    int64_t wall_ns; /* when this was written */
 };
 
 struct loop {
@@ -50,6 +53,7 @@ struct loop {
     struct ruby_link *ruby;
     struct detector_link *detector;
     struct analyst *analyst;
+    struct printer *printer;
     char run_uid[64];
     int64_t seq, pass, now_ns;
     int64_t started_ns, started_wall_ns;
@@ -71,8 +75,7 @@ struct loop {
     struct status status;
 };
 
-/* ---- words --------------------------------------------------------------------------------------------------------
- */
+/* ---- words --------------------------------------------------------------------------------------------------- */
 
 static void format_utc(const struct loop *loop, int64_t t_ns, char *ret_text, size_t size)
 {
@@ -86,14 +89,14 @@ static void say(struct loop *loop, const char *severity, const char *format, ...
 
 static void say(struct loop *loop, const char *severity, const char *format, ...)
 {
-    char text[TEXT_MAX], utc[32];
+    char text[TEXT_MAX], line[TEXT_MAX + 64], utc[32];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     format_utc(loop, loop->now_ns, utc, sizeof utc);
-    printf("%s %-7s %s\n", utc, severity, text);
-    fflush(stdout);
+    snprintf(line, sizeof line, "%s %-7s %s", utc, severity, text);
+    printer_say(loop->printer, line);
     const struct store_value row[] = {store_integer(loop->now_ns), store_text(severity), store_text(text)};
     store_put(loop->settings.store, STORE_LOG, row, 3, 0, NULL);
 }
@@ -126,8 +129,7 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
     }
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ---------------------------------------------------------------------------------------------------- */
 
 static void put(struct loop *loop, enum store_table table, const struct store_value *row, int n, int64_t durable)
 {
@@ -218,8 +220,7 @@ static void put_run(struct loop *loop)
     }
 }
 
-/* ---- actions ------------------------------------------------------------------------------------------------------
- */
+/* ---- actions ------------------------------------------------------------------------------------------------- */
 
 static void execute_journal(struct loop *loop, const struct action *action)
 {
@@ -350,8 +351,7 @@ static void execute(struct loop *loop, const struct action *action)
     }
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------------------------------------------- */
 
 /* What the loop itself keeps of an event: for words, rows and the pace; never for decisions. */
 static void note(struct loop *loop, const struct event *event)
@@ -490,8 +490,7 @@ static void handle_own(struct loop *loop)
     }
 }
 
-/* ---- pace and status ----------------------------------------------------------------------------------------------
- */
+/* ---- pace and status ----------------------------------------------------------------------------------------- */
 
 /* As fast as the phase can do with; at 1 while a link is down, a reading is late or a commit is pending. */
 static void request_pace(struct loop *loop)
@@ -511,6 +510,7 @@ static void update_status(struct loop *loop)
         return;
     loop->status_wall_ns = wall_ns;
     pthread_mutex_lock(&loop->mutex);
+    loop->status.wall_ns = wall_ns;
     loop->status.now_ns = loop->now_ns;
     loop->status.phase = loop->core.phase;
     loop->status.step_index = loop->core.step_index;
@@ -542,7 +542,7 @@ static void format_duration(double s, char *ret_text, size_t size)
 
 static void format_status(const struct loop *loop, const struct status *status, char *ret_text, size_t size)
 {
-    char step[64], scan[64] = "", rest[32], done[32], wall[48] = "";
+    char step[64], scan[64] = "", rest[32], done[32], wall[48] = "", stale[80] = "";
     double s_min, s_max;
     describe_step(loop, status->step_index, step, sizeof step);
     estimate_rest(loop, status, &s_min, &s_max);
@@ -559,9 +559,12 @@ static void format_status(const struct loop *loop, const struct status *status, 
     const char *phase =
         status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);
     const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";
-    snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%.3f GPa, membrane %.1f bar%s; %s done, %s to go%s",
+    double age_s = s_from_ns(clock_wall_ns() - status->wall_ns);
+    if (age_s > STATUS_AGE_S_MAX)
+        snprintf(stale, sizeof stale, "NOT CURRENT: the control loop was last seen %.0f s ago; ", age_s);
+    snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%s%.3f GPa, membrane %.1f bar%s; %s done, %s to go%s",
              status->step_index + 1, loop->settings.plan->n_steps, step, is_plain ? "" : ": ", is_plain ? "" : phase,
-             status->reasons ? mark : "", status->sentence, status->reasons ? "; " : "", status->pressure_gpa,
+             stale, status->reasons ? mark : "", status->sentence, status->reasons ? "; " : "", status->pressure_gpa,
              fmax(status->membrane_bar, 0.0), scan, done, rest, wall);
 }
 
@@ -597,8 +600,7 @@ void loop_command(struct loop *loop, enum event_command command)
     inbox_post(loop->inbox, &event);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 static void make_uid(struct loop *loop)
 {
@@ -634,6 +636,7 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     int code = detector_link_start(&loop->detector, settings->beamline, loop->run_uid, &loop->context, err);
     if (code)
         return code;
+    loop->printer = printer_start();
     put_run(loop);
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
     loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
@@ -689,6 +692,7 @@ void loop_free(struct loop *loop)
     analyst_join(loop->analyst);
     if (inbox_dropped(loop->inbox))
         fprintf(stderr, "isobard: %" PRId64 " events dropped: the inbox was full\n", inbox_dropped(loop->inbox));
+    printer_join(loop->printer);
     inbox_free(loop->inbox);
     pthread_mutex_destroy(&loop->mutex);
     free(loop);

@@ -41,8 +41,7 @@ static void path_in(const struct rehearsal *rehearsal, const char *name, char *r
     snprintf(ret_path, size, "%s/%s", rehearsal->directory, name);
 }
 
-/* ---- the folder of artefacts --------------------------------------------------------------------------------------
- */
+/* ---- the folder of artefacts --------------------------------------------------------------------------------- */
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *where)
 {
@@ -88,8 +87,7 @@ static int make_directory(struct rehearsal *rehearsal, const char *directory, st
     return mkdir(path, 0777) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be made: %s", path, strerror(errno));
 }
 
-/* ---- processes ----------------------------------------------------------------------------------------------------
- */
+/* ---- processes ----------------------------------------------------------------------------------------------- */
 
 static void redirect(const struct rehearsal *rehearsal, const char *name, int fd)
 {
@@ -168,8 +166,7 @@ static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, 
     return rehearsal->daemon > 0 ? 0 : err_set(err, ERR_SYSTEM, "isobard cannot be started: %s", strerror(errno));
 }
 
-/* ---- what the newcomer sees ---------------------------------------------------------------------------------------
- */
+/* ---- what the newcomer sees ---------------------------------------------------------------------------------- */
 
 static void show_log(struct rehearsal *rehearsal)
 {

@@ -22,8 +22,9 @@ void scan_begin(struct scan *scan, int64_t scan_number_last, int32_t n_scans, in
     };
 }
 
-static void fail(struct scan *scan, int64_t now_ns)
+static void fail(struct scan *scan, int64_t now_ns, bool is_its_own_fault)
 {
+    scan->attempt_last += !is_its_own_fault; /* beam losses and holds do not use up the attempts */
     scan->state = scan->attempt >= scan->attempt_last ? SCAN_EXHAUSTED : SCAN_WAIT;
     scan->attempt++;
     scan->not_before_ns = now_ns + ns_from_s(RETRY_S);
@@ -34,7 +35,7 @@ enum scan_wish scan_observe(struct scan *scan, const struct event *event)
     if (scan->state != SCAN_RUN || event->integer[0] != scan->scan_number || event->integer[1] != scan->attempt)
         return SCAN_WISH_NONE;
     if (event->kind == EVENT_SCAN_FAILED)
-        fail(scan, event->now_ns);
+        fail(scan, event->now_ns, true);
     if (event->kind != EVENT_SCAN_COMPLETE)
         return SCAN_WISH_NONE;
     assert(scan->n_left > 0);
@@ -70,7 +71,7 @@ enum scan_wish scan_step(struct scan *scan, int64_t now_ns, bool is_held, int64_
     case SCAN_RUN:
         if (!is_held && now_ns <= scan->deadline_ns)
             return SCAN_WISH_NONE;
-        fail(scan, now_ns); /* beam lost, or no end in sight: what was taken is not used */
+        fail(scan, now_ns, !is_held); /* beam lost, or no end in sight: what was taken is not used */
         return SCAN_WISH_ABORT;
     case SCAN_IDLE:
     case SCAN_DONE:

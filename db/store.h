@@ -94,7 +94,7 @@ int64_t store_dropped(const struct store *store);
  * number and wait for that first. */
 void store_close(struct store *store);
 
-/* ---- reading: own connection, read only, any process ------------------------------------------------------------- */
+/* ---- reading: own connection, read only, any process --------------------------------------------------------- */
 
 struct store_reader;
 struct store_rows;

@@ -92,7 +92,7 @@ struct eiger {
     int32_t sequence_id_before;
 };
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static struct epics_value read_status(struct eiger *eiger, enum status status)
 {
@@ -159,7 +159,7 @@ static int stuck(struct eiger *eiger, const char *what, double timeout_s, struct
                    read_status(eiger, STATUS_HV_STATE).text, message.text);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 int eiger_open(struct eiger **ret_eiger, struct epics *epics, const char *prefix, struct err *err)
 {
@@ -198,7 +198,7 @@ int eiger_wait_ready(struct eiger *eiger, double timeout_s, struct err *err)
     return 0;
 }
 
-/* ---- configuring ------------------------------------------------------------------------------------------------- */
+/* ---- configuring --------------------------------------------------------------------------------------------- */
 
 static int check_scan(const struct eiger_scan *scan, struct err *err)
 {
@@ -345,7 +345,7 @@ int eiger_configure(struct eiger *eiger, const struct eiger_scan *scan, struct e
     return eiger->is_configured ? 0 : err_set(err, ERR_LINK, "detector lost while it was configured");
 }
 
-/* ---- acquiring --------------------------------------------------------------------------------------------------- */
+/* ---- acquiring ----------------------------------------------------------------------------------------------- */
 
 static bool has_armed(struct eiger *eiger)
 {
@@ -409,7 +409,7 @@ void eiger_poll(struct eiger *eiger, struct eiger_progress *ret_progress)
     *ret_progress = progress;
 }
 
-/* ---- finishing --------------------------------------------------------------------------------------------------- */
+/* ---- finishing ----------------------------------------------------------------------------------------------- */
 
 /* The first file that is not there, or empty; false when all are well. */
 static bool find_missing(const struct eiger *eiger, const char *master, char ret_path[EIGER_PATH_MAX])

@@ -35,7 +35,7 @@ struct epics {
  * that comes back is found at once. Returns when another process does it already. */
 extern void caRepeaterThread(void *);
 
-/* ---- callbacks, in threads of libca ------------------------------------------------------------------------------ */
+/* ---- callbacks, in threads of libca -------------------------------------------------------------------------- */
 
 static void announce(struct epics *epics)
 {
@@ -131,7 +131,7 @@ static int print_nothing(const char *format, va_list arguments)
     return 0;
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 static void attach(struct epics *epics)
 {
@@ -225,7 +225,7 @@ int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, 
 
 const char *epics_channel_name(const struct epics_channel *channel) { return channel->name; }
 
-/* ---- reading and waiting ----------------------------------------------------------------------------------------- */
+/* ---- reading and waiting ------------------------------------------------------------------------------------- */
 
 void epics_channel_read(struct epics_channel *channel, struct epics_value *ret_value)
 {
@@ -276,7 +276,7 @@ int epics_wait_connected(struct epics *epics, double timeout_s, struct err *err)
     }
 }
 
-/* ---- puts -------------------------------------------------------------------------------------------------------- */
+/* ---- puts ---------------------------------------------------------------------------------------------------- */
 
 struct payload {
     chtype type;

@@ -7,8 +7,7 @@
 #include "sequences/record.h"
 #include "sequences/sandbox.h"
 
-/* ---- the words of a sequence ----------------------------------------------------------------------------------------
- */
+/* ---- the words of a sequence --------------------------------------------------------------------------------- */
 
 enum constructor { MAKE_CELL, MAKE_PRELOADED, MAKE_LOAD, MAKE_UNLOAD, MAKE_ISOBAR, MAKE_COUNT };
 
@@ -71,8 +70,7 @@ const char *plan_kind_name(enum plan_kind kind)
     return CONSTRUCTORS[MAKE_PRELOADED + kind];
 }
 
-/* ---- from records to steps ------------------------------------------------------------------------------------------
- */
+/* ---- from records to steps ----------------------------------------------------------------------------------- */
 
 /* Arming, last file and analysis of its start, per scan. */
 #define SCAN_S_BESIDES 10.0
@@ -177,8 +175,7 @@ static int build(struct plan *plan, const struct record_list *list, struct err *
     return 0;
 }
 
-/* ---- canonical text and hash ----------------------------------------------------------------------------------------
- */
+/* ---- canonical text and hash --------------------------------------------------------------------------------- */
 
 static void print_text(FILE *stream, const char *key, const char *text)
 {
@@ -254,8 +251,7 @@ int plan_load(struct plan *ret_plan, const char *path, struct err *err)
     return code;
 }
 
-/* ---- how long it takes ----------------------------------------------------------------------------------------------
- */
+/* ---- how long it takes --------------------------------------------------------------------------------------- */
 
 /* Membranes need this much gas for a GPa; friction makes the way down as long as the way up. */
 #define BAR_PER_GPA_MIN 7.0

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- units ---------------------------------------------------------------------------------------------------------
- */
+/* ---- units --------------------------------------------------------------------------------------------------- */
 
 /* value in the stored unit = number * multiply / divide; both exact, so that "33 kbar" is the double nearest 3.3. */
 struct unit {
@@ -74,8 +73,7 @@ static bool unit_parse(const char *text, enum record_unit family, double *ret_va
     return false;
 }
 
-/* ---- sentences -----------------------------------------------------------------------------------------------------
- */
+/* ---- sentences ----------------------------------------------------------------------------------------------- */
 
 int record_refuse(const struct record_list *list, int32_t index, int code, struct err *err, const char *format, ...)
 {
@@ -155,8 +153,7 @@ const char *record_suggest(char *buffer, size_t size, const char *word, const ch
     return buffer;
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------------------- */
 
 static int refuse_unknown(const struct record_list *list, int32_t index, const struct record_field *fields,
                           int n_fields, struct err *err)

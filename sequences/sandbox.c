@@ -43,8 +43,7 @@ struct child {
     int n_calls;
 };
 
-/* ---- in the child: Lua ----------------------------------------------------------------------------------------------
- */
+/* ---- in the child: Lua --------------------------------------------------------------------------------------- */
 
 /* Returns the table of globals that a text sees. A list of what is allowed, so that a newer Lua adds nothing. */
 static const char PRELUDE[] =
@@ -265,8 +264,7 @@ static void child_evaluate(struct child *child, const char *text)
     child->reply.n_items = child->reply.code == 0 ? child->list->n_items : 0;
 }
 
-/* ---- in the child: the process --------------------------------------------------------------------------------------
- */
+/* ---- in the child: the process ------------------------------------------------------------------------------- */
 
 static bool write_all(int fd, const void *bytes, size_t n_bytes)
 {

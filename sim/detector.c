@@ -97,7 +97,7 @@ static bool wait_s(struct detector *detector, double duration_s)
     return is_stopping(detector);
 }
 
-/* ---- one frame --------------------------------------------------------------------------------------------------- */
+/* ---- one frame ----------------------------------------------------------------------------------------------- */
 
 /* The sample at `t_ns`, once clock and physics have come that far. Returns 1 when stopped meanwhile. */
 static int wait_sample(struct detector *detector, int64_t t_ns_end, int64_t t_ns, struct world_sample *ret_sample,
@@ -187,7 +187,7 @@ static int expose_trigger(struct detector *detector, struct series *series, stru
     return 0;
 }
 
-/* ---- one series -------------------------------------------------------------------------------------------------- */
+/* ---- one series ---------------------------------------------------------------------------------------------- */
 
 static bool series_check(struct detector *detector, const struct series *series, const char **ret_message)
 {
@@ -411,7 +411,7 @@ static void acquire(struct detector *detector)
     set_message(detector, message);
 }
 
-/* ---- threads ----------------------------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------------------------- */
 
 static void *control_main(void *context)
 {
@@ -449,7 +449,7 @@ static void *status_main(void *context)
     }
 }
 
-/* ---- writes of clients ------------------------------------------------------------------------------------------- */
+/* ---- writes of clients --------------------------------------------------------------------------------------- */
 
 static void write_acquire(struct detector *detector, bool on)
 {
@@ -554,7 +554,7 @@ int detector_write(struct detector *detector, enum parameter parameter, double v
     return 0;
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 static void mask_fill(struct detector *detector)
 {

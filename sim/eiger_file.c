@@ -29,7 +29,7 @@ struct eiger_file {
     uint8_t *chunk;  /* encoded frame */
 };
 
-/* ---- encoding ---------------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------------------ */
 
 /* Where element `pixel` lies: its byte in plane 0 of its block, and the distance of the planes. */
 static inline size_t plane_offset(const struct eiger_file *file, size_t pixel, size_t *ret_plane_bytes)
@@ -94,7 +94,7 @@ static void blank_fill(struct eiger_file *file, const uint32_t *pixel_mask)
     memcpy(file->planes, file->blank, file->image_bytes);
 }
 
-/* ---- HDF5 -------------------------------------------------------------------------------------------------------- */
+/* ---- HDF5 ---------------------------------------------------------------------------------------------------- */
 
 /* One object, its attributes and its closing; `ok` gathers, so that a list of items reads as a list. */
 static void put_attribute(hid_t object, const char *name, hid_t type, const void *value, bool *ok)
@@ -291,7 +291,7 @@ static int close_data(struct eiger_file *series, struct err *err)
     return ok ? 0 : err_set(err, ERR_IO, "data file of %s cannot be closed; disk full?", series->master_path);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 int eiger_file_open(struct eiger_file **ret_file, const struct eiger_file_settings *s, struct err *err)
 {

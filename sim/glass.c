@@ -7,7 +7,7 @@
 #define LAGS_MAX 64
 #define STARTS_MAX 2000 /* instants averaged per lag: enough for a mean over a whole scan */
 
-/* ---- tau and beta against pressure ------------------------------------------------------------------------------ */
+/* ---- tau and beta against pressure --------------------------------------------------------------------------- */
 
 struct knot {
     double pressure_gpa;
@@ -66,7 +66,7 @@ double glass_beta(double pressure_gpa)
     return 1.6 + 0.3 * exp(-distance * distance);
 }
 
-/* ---- the truth of one scan --------------------------------------------------------------------------------------- */
+/* ---- the truth of one scan ----------------------------------------------------------------------------------- */
 
 struct decay {
     size_t n;

@@ -75,7 +75,7 @@ static struct {
     atomic_bool is_running;
 } ioc;
 
-/* ---- binding records to parameters ------------------------------------------------------------------------------- */
+/* ---- binding records to parameters --------------------------------------------------------------------------- */
 
 static struct binding *binding_make(dbCommon *record, const DBLINK *link)
 {
@@ -155,7 +155,7 @@ static struct binding *binding_make_output(dbCommon *record, const DBLINK *link,
     return binding;
 }
 
-/* ---- device support: inputs -------------------------------------------------------------------------------------- */
+/* ---- device support: inputs ---------------------------------------------------------------------------------- */
 
 /* One set per record type: `init` binds, `transfer` moves the value; EPICS finds the sets by name. */
 #define DEVICE_SUPPORT(set_type, name, init, transfer)                                                                 \
@@ -227,7 +227,7 @@ DEVICE_SUPPORT(mbbidset, devEigerMbbi, init_mbbi, read_mbbi);
 DEVICE_SUPPORT(stringindset, devEigerStringin, init_stringin, read_stringin);
 DEVICE_SUPPORT(wfdset, devEigerTextIn, init_waveform, read_waveform);
 
-/* ---- device support: outputs ------------------------------------------------------------------------------------- */
+/* ---- device support: outputs --------------------------------------------------------------------------------- */
 
 /* For output records of one number: the initial value, the two passes of a write, and following the detector. */
 #define OUTPUT_SUPPORT(record_type, value_type, copy_field)                                                            \
@@ -322,7 +322,7 @@ static long write_busy(boRecord *record)
 }
 DEVICE_SUPPORT(bodset, devEigerBusy, init_busy, write_busy);
 
-/* ---- threads between records and detector ------------------------------------------------------------------------ */
+/* ---- threads between records and detector -------------------------------------------------------------------- */
 
 static void parameter_changed(void *context, enum parameter parameter)
 {
@@ -347,7 +347,7 @@ static void *port_main(void *context)
     }
 }
 
-/* ---- the database ------------------------------------------------------------------------------------------------ */
+/* ---- the database -------------------------------------------------------------------------------------------- */
 
 static const char device_definitions[] = "device(ai, INST_IO, devEigerAi, \"eiger\")\n"
                                          "device(ao, INST_IO, devEigerAo, \"eiger\")\n"
@@ -478,7 +478,7 @@ static int load_database(const struct ioc_settings *settings, struct err *err)
     return load_text(text, "records", err);
 }
 
-/* ---- run --------------------------------------------------------------------------------------------------------- */
+/* ---- run ----------------------------------------------------------------------------------------------------- */
 
 static void set_server_environment(int port)
 {

@@ -39,7 +39,7 @@ struct speckle {
     size_t n_candidates_max;
 };
 
-/* ---- the field of one pixel -------------------------------------------------------------------------------------- */
+/* ---- the field of one pixel ---------------------------------------------------------------------------------- */
 
 /* Symmetric stable law of index beta with characteristic function exp(-|t|^beta). */
 static double random_stable(struct random *random, double beta)
@@ -77,7 +77,7 @@ static void draw_phases(struct pixel_modes *modes, struct random *random)
         modes->phase[k / 4][k % 4] = (float)random_uniform(random);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------------------------------------------- */
 
 /* The largest intensity a pixel can have: both speckles with all their modes in phase. */
 static float intensity_ceiling(float amplitude)
@@ -167,7 +167,7 @@ double speckle_baseline(const struct speckle *speckle)
     return spread * spread * (1 - 1.0 / N_MODES);
 }
 
-/* ---- photons ----------------------------------------------------------------------------------------------------- */
+/* ---- photons ------------------------------------------------------------------------------------------------- */
 
 /* A Poisson process along the pixels at the ceiling's rate: exponential gaps, so the candidates come out sorted. */
 static size_t draw_candidates(struct speckle *speckle, double rate, float ceiling)

@@ -51,8 +51,7 @@ static void add_change(struct tally *tally, const struct night_change *change)
     tally->change_min[i] = change->change_s / 60.0;
 }
 
-/* ---- the shipping protocol ----------------------------------------------------------------------------------------
- */
+/* ---- the shipping protocol ----------------------------------------------------------------------------------- */
 
 static void play_night(struct tally *tally, const struct cell *cell, enum protocol protocol, uint64_t seed)
 {
@@ -82,8 +81,7 @@ static void play_night(struct tally *tally, const struct cell *cell, enum protoc
     tally->n_violations += night_violations(&night) > 0;
 }
 
-/* ---- the plain recipe ---------------------------------------------------------------------------------------------
- */
+/* ---- the plain recipe ---------------------------------------------------------------------------------------- */
 
 struct recipe {
     struct plant plant, oracle;
@@ -167,8 +165,7 @@ static void play_recipe(struct tally *tally, const struct cell *cell, uint64_t s
     }
 }
 
-/* ---- figures ------------------------------------------------------------------------------------------------------
- */
+/* ---- figures ------------------------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {

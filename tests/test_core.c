@@ -290,8 +290,7 @@ static bool run_to(struct bench *bench, enum core_phase phase, int step_index, i
     return bench->core.phase == phase;
 }
 
-/* ---- phases -------------------------------------------------------------------------------------------------------
- */
+/* ---- phases -------------------------------------------------------------------------------------------------- */
 
 static void waiting_names_what_is_missing(void **state)
 {
@@ -361,8 +360,7 @@ static void a_night_goes_through_all_steps(void **state)
     assert_int_equal(bench.posted, posted);
 }
 
-/* ---- commands and losses in every phase ---------------------------------------------------------------------------
- */
+/* ---- commands and losses in every phase ---------------------------------------------------------------------- */
 
 static const struct {
     enum core_phase phase;
@@ -458,8 +456,7 @@ static void anything_may_go_away_in_every_phase(void **state)
         }
 }
 
-/* ---- what a person has to look at ---------------------------------------------------------------------------------
- */
+/* ---- what a person has to look at ---------------------------------------------------------------------------- */
 
 static void a_stall_ends_by_a_resume(void **state)
 {
@@ -530,8 +527,7 @@ static void a_cut_scan_is_repeated_and_late_words_are_ignored(void **state)
     assert_int_equal(bench.n_analyses, 2);
 }
 
-/* ---- replay -------------------------------------------------------------------------------------------------------
- */
+/* ---- replay -------------------------------------------------------------------------------------------------- */
 
 static void a_recorded_night_replays_to_the_byte(void **state)
 {

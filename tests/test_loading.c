@@ -273,8 +273,7 @@ static void v11_is_nan_without_a_trend(void **state)
     assert_true(isnan(loading_pressure_gpa_if_frozen(&rig.loading, rig.now_ns + ns_from_s(600.0))));
 }
 
-/* ---- the walk -----------------------------------------------------------------------------------------------------
- */
+/* ---- the walk ------------------------------------------------------------------------------------------------ */
 
 enum mode { MODE_WELL, MODE_STUCK, MODE_LAG, MODE_LEAK, MODE_COUNT };
 

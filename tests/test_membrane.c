@@ -33,7 +33,7 @@
 #include "drivers/transport.h"
 #include "sim/membrane_server.h"
 
-/* ---- a device of raw sockets ------------------------------------------------------------------------------------- */
+/* ---- a device of raw sockets --------------------------------------------------------------------------------- */
 
 enum manner {
     GOOD,
@@ -205,7 +205,7 @@ static struct membrane *opened(struct device *device)
     return membrane;
 }
 
-/* ---- what the driver makes of it --------------------------------------------------------------------------------- */
+/* ---- what the driver makes of it ----------------------------------------------------------------------------- */
 
 static void reads_and_writes(void **state)
 {
@@ -331,7 +331,7 @@ static void nobody_listens(void **state)
     assert_null(membrane);
 }
 
-/* ---- the simulated controller ------------------------------------------------------------------------------------ */
+/* ---- the simulated controller -------------------------------------------------------------------------------- */
 
 static struct world *world_make(char *directory)
 {
@@ -440,7 +440,7 @@ static void server_stays_on_loopback(void **state)
     assert_int_equal(membrane_server_run(NULL, NULL, "tcp:192.0.2.1:1502", &err), ERR_ARG);
 }
 
-/* ---- for the wire test ------------------------------------------------------------------------------------------- */
+/* ---- for the wire test --------------------------------------------------------------------------------------- */
 
 static int drive(const char *address)
 {

@@ -168,7 +168,7 @@ static void the_estimate_adds_up(void **state)
     assert_true(fabs(s_min - (210 + 1200)) < 1e-6);
 }
 
-/* ---- refusals ---- */
+/* ---- refusals ------------------------------------------------------------------------------------------------ */
 
 struct refusal {
     const char *text;

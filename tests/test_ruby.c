@@ -28,7 +28,7 @@
 
 static double wavelength_nm[N_MAX], counts[N_MAX];
 
-/* ---- the ruler --------------------------------------------------------------------------------------------------- */
+/* ---- the ruler ----------------------------------------------------------------------------------------------- */
 
 static const struct {
     double lambda_nm, lambda0_nm, mao1986_gpa, ruby2020_gpa;
@@ -141,7 +141,7 @@ static void slope_is_the_derivative(void **state)
     assert_near(ruby_slope_gpa_per_nm(ruby_scale_by_name("mao1986"), 694.24, 694.24), 2.7426, 0.5e-4);
 }
 
-/* ---- real spectra ------------------------------------------------------------------------------------------------ */
+/* ---- real spectra -------------------------------------------------------------------------------------------- */
 
 static int real_read(const char *name)
 {
@@ -204,7 +204,7 @@ static void real_unresolved(void **state)
     assert_refused(real_read("craic_unresolved.txt"), SATURATION, "unresolved");
 }
 
-/* ---- synthetic spectra ------------------------------------------------------------------------------------------- */
+/* ---- synthetic spectra --------------------------------------------------------------------------------------- */
 
 static int synthesise(struct random *random, double pressure_gpa, double exposure_s, double nm_min, double nm_max,
                       double step_nm)
@@ -359,7 +359,7 @@ static void noise_is_refused(void **state)
     assert_refused(400, SATURATION, "no ruby line");
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------- */
 
 #define TEXT_SIZE 8192
 

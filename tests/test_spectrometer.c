@@ -43,7 +43,7 @@
 
 static struct spectrum spectrum;
 
-/* ---- a serial line without hardware ------------------------------------------------------------------------------ */
+/* ---- a serial line without hardware -------------------------------------------------------------------------- */
 
 int ioctl(int fd, unsigned long request, ...);
 char *realpath(const char *path, char *ret_path);
@@ -67,7 +67,7 @@ int ioctl(int fd, unsigned long request, ...)
 /* libserialport 0.1.1 accepts a link of ours under /sys/class/tty/../../.. only by the name it was given. */
 char *realpath(const char *path, char *ret_path) { return memcpy(ret_path, path, strlen(path) + 1); }
 
-/* ---- the instrument, and a relay before it ----------------------------------------------------------------------- */
+/* ---- the instrument, and a relay before it ------------------------------------------------------------------- */
 
 enum manner { CLEAR, BYTEWISE, GARBAGE, FLIPPED, SILENT, CUT, STALE };
 
@@ -283,7 +283,7 @@ static void acquire_good(struct spectrometer *spectrometer, double exposure_s)
     assert_true(fabs(spectrum.counts[top] / (20000 * exposure_s + 500) - 1) < 0.25);
 }
 
-/* ---- tests ------------------------------------------------------------------------------------------------------- */
+/* ---- tests --------------------------------------------------------------------------------------------------- */
 
 static void acquires(void **state)
 {

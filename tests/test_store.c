@@ -265,7 +265,7 @@ static void a_kill_loses_no_durable_row(void **state)
     print_message("8 kills, %d rows, none missing\n", (int)seq_last);
 }
 
-/* ---- refusals ---- */
+/* ---- refusals ------------------------------------------------------------------------------------------------ */
 
 static void expect_refused(int code, const char *part)
 {
@@ -386,7 +386,7 @@ static void a_reader_cannot_write(void **state)
     store_reader_close(reader);
 }
 
-/* ---- when the disk or a neighbour is in the way ---- */
+/* ---- when the disk or a neighbour is in the way -------------------------------------------------------------- */
 
 static void a_full_queue_drops_and_counts_and_never_blocks(void **state)
 {

@@ -68,8 +68,7 @@ static uint32_t *draw_counts(size_t n, uint32_t percent)
     return counts;
 }
 
-/* ---- the dense computation ----------------------------------------------------------------------------------------
- */
+/* ---- the dense computation ----------------------------------------------------------------------------------- */
 
 static double products(const uint32_t *counts, size_t n_pixels, size_t t1, size_t t2, int without)
 {
@@ -132,8 +131,7 @@ static void check_dense(const uint32_t *counts, size_t n_frames, size_t n_pixels
     ttcf_free(&ttcf);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------
- */
+/* ---- tests --------------------------------------------------------------------------------------------------- */
 
 /* Four pixels: frames 2 0 1 0, 1 1 0 0, 0 0 3 1. Sums 3, 2, 4. */
 static void known_answer(void **state)

@@ -26,8 +26,7 @@ const char *night_invariant_text(enum invariant invariant)
     return texts[invariant];
 }
 
-/* ---- settings -----------------------------------------------------------------------------------------------------
- */
+/* ---- settings ------------------------------------------------------------------------------------------------ */
 
 void night_default_settings(struct core_settings *ret_settings)
 {
@@ -59,8 +58,7 @@ void night_add_change(struct core_settings *settings, double target_gpa, double 
     settings->needs_detector |= n_scans > 0;
 }
 
-/* ---- events and actions -------------------------------------------------------------------------------------------
- */
+/* ---- events and actions -------------------------------------------------------------------------------------- */
 
 static struct event make_event(int32_t kind)
 {
@@ -170,8 +168,7 @@ void night_command(struct night *night, enum event_command command)
     send(night, event);
 }
 
-/* ---- instruments and faults ---------------------------------------------------------------------------------------
- */
+/* ---- instruments and faults ---------------------------------------------------------------------------------- */
 
 static bool is_down(const struct night *night, enum fault fault)
 {
@@ -235,8 +232,7 @@ static void drive_instruments(struct night *night)
         send_scan(night, EVENT_SCAN_COMPLETE);
 }
 
-/* ---- the oracle ---------------------------------------------------------------------------------------------------
- */
+/* ---- the oracle ---------------------------------------------------------------------------------------------- */
 
 static struct night_change *present_change(struct night *night)
 {
@@ -314,8 +310,7 @@ double night_pressure_gpa_if_died(const struct night *night)
     return pressure_gpa_max;
 }
 
-/* ---- a night ------------------------------------------------------------------------------------------------------
- */
+/* ---- a night ------------------------------------------------------------------------------------------------- */
 
 void night_begin(struct night *night, const struct core_settings *settings, const struct plant *plant,
                  const struct night_readings *readings, uint64_t seed)
