@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stddef.h>
 
 #include "base/clock.h"
 
@@ -14,7 +15,7 @@
     2.0                     /* the servo is slower than the delay of the slope: damped for a compliance wrong by two   \
                              */
 #define SLIDE_SIGMAS 4.0    /* the sample is believed to slide */
-#define UNLOADING_SHARE 0.5 /* of the load that the target will leave on the gasket */
+#define UNLOADING_SHARE 0.5 /* of the load that is on the gasket */
 #define BRAKE_SHARE 0.7     /* of the back-off rate, kept for braking */
 #define DROP_READINGS_MIN 5
 #define DROP_MEAN_GPA 0.004       /* wanted uncertainty of the mean that a drop is judged by */
@@ -65,6 +66,8 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
 {
     assert(direction == 1 || direction == -1);
     assert(pressure_gpa_target <= settings->pressure_gpa_max && rate_bar_per_s > 0.0);
+    const struct loading before = *loading;
+    bool has_taught = before.state != LOADING_IDLE && before.response.has_taught;
     *loading = (struct loading){
         .settings = *settings,
         .direction = direction,
@@ -77,7 +80,9 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .moved_bar = membrane_bar,
     };
     loading->membrane_bar = membrane_bar;
-    response_init(&loading->response, direction);
+    response_init(&loading->response, direction, has_taught ? &before.response : NULL);
+    if (has_taught && before.settings.half_width_bar > settings->half_width_bar / 2.0)
+        loading->settings.half_width_bar = before.settings.half_width_bar;
     enter(loading, LOADING_RAMP, now_ns);
 }
 
@@ -195,8 +200,7 @@ static double wanted_slope(const struct loading *loading, double level_gpa)
         double slope_max = (settings->pressure_gpa_max - level_gpa) / settings->creep_s_max;
         slope = slope < slope_max ? slope : slope_max;
     } else { /* below the take-up the membrane has no hold on the sample any more: stay well above */
-        double excess_bar =
-            UNLOADING_SHARE * loading->response.estimate.edge_bar_per_gpa * loading->pressure_gpa_target;
+        double excess_bar = UNLOADING_SHARE * loading->response.estimate.edge_bar_per_gpa * -level_gpa;
         double slope_max = excess_bar / cautious_compliance(loading);
         slope = slope < slope_max ? slope : slope_max;
     }
@@ -234,6 +238,8 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
         end_ramp(loading, now_ns, level_gpa, believed);
         return 0.0;
     }
+    if (loading->n_approaches > 0 && mirror(loading, loading->command_bar) < loading->near_edge_bar)
+        return loading->rate_bar_per_s; /* back through a dead zone that is known: nothing slides here */
     double missing = wanted_slope(loading, level_gpa) - slope;
     double rate = slope * estimate->edge_bar_per_gpa +
                   estimate->compliance_bar_s_per_gpa * missing / (SERVO_PER_WINDOW * window_s);
@@ -259,8 +265,10 @@ static void find_far_edge(struct loading *loading)
     double beyond_bar = sqrt(2.0 * rate * loading->response.estimate.compliance_bar_s_per_gpa * drop_gpa) +
                         0.5 * rate * trend_span_s(&loading->trend, n);
     loading->far_edge_bar = mirror(loading, loading->command_bar) + beyond_bar;
-    if (loading->far_edge_bar > loading->near_edge_bar)
-        loading->far_edge_bar = loading->near_edge_bar;
+    double narrowest_bar = loading->settings.half_width_bar / 2.0;
+    if (loading->far_edge_bar >
+        loading->near_edge_bar - narrowest_bar) /* what was seen counts, not what was computed */
+        loading->near_edge_bar = loading->far_edge_bar + 2.0 * loading->settings.half_width_bar;
     loading->centre_bar = (loading->near_edge_bar + loading->far_edge_bar) / 2.0;
     loading->settings.half_width_bar = (loading->near_edge_bar - loading->far_edge_bar) / 2.0;
 }
@@ -275,6 +283,14 @@ static bool is_short(const struct loading *loading)
     return mirror(loading, loading->pressure_gpa_target) - plateau_gpa > loading->settings.short_gpa;
 }
 
+/* The sample falls before any plateau was seen, and far from the target: the ramp had stopped for a wrong reason. */
+static bool is_far_short(const struct loading *loading, const struct trend_fit *fit)
+{
+    bool has_plateau = loading->plateau_n >= drop_readings(loading);
+    double short_gpa = mirror(loading, loading->pressure_gpa_target - fit->level_gpa);
+    return !has_plateau && loading->n_approaches < APPROACHES_MAX && short_gpa > 2.0 * loading->settings.short_gpa;
+}
+
 static double step_back_off(struct loading *loading, int64_t now_ns)
 {
     const struct loading_settings *settings = &loading->settings;
@@ -283,6 +299,10 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
     if (!fit_trend(loading, now_ns, &fit, &window_s))
         return 0.0;
     if (is_short(loading)) {
+        enter(loading, LOADING_RAMP, now_ns);
+        return 0.0;
+    }
+    if (loading->n_below >= DROP_CONFIRMATIONS && is_far_short(loading, &fit)) {
         enter(loading, LOADING_RAMP, now_ns);
         return 0.0;
     }

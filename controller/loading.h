@@ -110,7 +110,8 @@ struct loading {
 
 const char *loading_state_name(enum loading_state state);
 
-/* Starts a change from the present membrane pressure. */
+/* Starts a change from the present membrane pressure. What the change before has taught (of the same struct, once it
+ * has been started) is taken over: compliance, edge, width of the dead zone. */
 void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
                    double pressure_gpa_target, double rate_bar_per_s, double isobar_s, double drift_gpa_max,
                    double membrane_bar, int64_t now_ns);

@@ -10,7 +10,8 @@
 #define COMPLIANCE_MAX 36000.0 /* 40 min at 1/14 GPa per bar, and some */
 #define EDGE_MIN 5.0
 #define EDGE_MAX 20.0
-#define FORGET 1.5 /* what an earlier slide taught counts with this much more sigma */
+#define CHANGE_SHARE 0.3 /* by which a cell may differ from one change to the next */
+#define FORGET 1.5       /* what an earlier slide taught counts with this much more sigma */
 
 enum { U_START, U_DRIFT, U_MEMBRANE, U_SAMPLE };
 
@@ -27,14 +28,24 @@ static void take_estimate(struct response *response)
     };
 }
 
-void response_init(struct response *response, int32_t direction)
+void response_init(struct response *response, int32_t direction, const struct response *earlier)
 {
     /* K = 10000 bar s/GPa, G = 11.5 bar/GPa; without load the dead zone's edge stands at 18 bar, unloading at 9. */
     const double k = 1e-4, k_sigma = 7e-5;
+    assert(response != earlier);
     *response = (struct response){
         .prior = {0.0, direction > 0 ? -18.0 * k : 9.0 * k, k, 11.5 * k},
         .prior_sigma = {0.1, 20.0 * k, k_sigma, 11.5 * k_sigma},
     };
+    if (earlier) {
+        double k_before = earlier->solution[U_MEMBRANE], sigma = FORGET * earlier->sigma[U_MEMBRANE];
+        response->has_taught = earlier->has_taught;
+        response->prior[U_MEMBRANE] = k_before;
+        response->prior_sigma[U_MEMBRANE] = clamp(sigma, CHANGE_SHARE * k_before, k_sigma);
+        response->prior[U_SAMPLE] = earlier->solution[U_SAMPLE];
+        response->prior_sigma[U_SAMPLE] =
+            CHANGE_SHARE * earlier->solution[U_SAMPLE] + FORGET * earlier->sigma[U_SAMPLE];
+    }
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
         response->solution[i] = response->prior[i];
         response->sigma[i] = response->prior_sigma[i];
@@ -86,7 +97,7 @@ void response_add(struct response *response, int64_t t_ns, double membrane_bar, 
                   double pressure_gpa_sigma)
 {
     if (!response->is_begun) {
-        response->is_begun = true;
+        response->is_begun = response->has_taught = true;
         response->begin_ns = response->last_ns = t_ns;
         response->first_gpa = pressure_gpa;
         response->integral_bar_s = response->integral_gpa_s = 0.0;

@@ -30,6 +30,7 @@ struct response_estimate {
 struct response {
     double prior[RESPONSE_UNKNOWNS], prior_sigma[RESPONSE_UNKNOWNS];
     bool is_begun;
+    bool has_taught; /* a slide has been seen */
     int64_t begin_ns, last_ns;
     double first_gpa, last_gpa, last_bar;
     double integral_bar_s, integral_gpa_s;
@@ -39,8 +40,9 @@ struct response {
     struct response_estimate estimate;
 };
 
-/* Starts from what is expected of a cell nobody knows. */
-void response_init(struct response *response, int32_t direction);
+/* Starts from what is expected of a cell nobody knows, or (`earlier` not NULL) from what a change before has taught:
+ * the compliance is the same up and down, the edge nearly so. */
+void response_init(struct response *response, int32_t direction, const struct response *earlier);
 
 /* A reading while the sample slides: mirrored membrane and sample pressure, sigma of the latter. */
 void response_add(struct response *response, int64_t t_ns, double membrane_bar, double pressure_gpa,
