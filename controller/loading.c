@@ -12,8 +12,11 @@
 #define SLOPE_SIGMA 4e-5       /* GPa/s, good enough for the servo: the longest window that is not needed is not used */
 #define SLOPE_SIGMA_RELATIVE 0.15
 #define SERVO_PER_WINDOW                                                                                               \
-    2.0                     /* the servo is slower than the delay of the slope: damped for a compliance wrong by two   \
-                             */
+    2.0               /* the servo is slower than the delay of the slope: damped for a compliance wrong by two         \
+                       */
+#define YIELD_BAR 1.0 /* a fifth of a narrow dead zone */
+#define YIELD_SLOPE_MIN 1.25e-4 /* GPa/s */
+#define LEAD_PER_WINDOW 1.3
 #define SLIDE_SIGMAS 4.0    /* the sample is believed to slide */
 #define UNLOADING_SHARE 0.5 /* of the load that is on the gasket */
 #define BRAKE_SHARE 0.7     /* of the back-off rate, kept for braking */
@@ -23,11 +26,16 @@
 #define SIGNIFICANCE 3.0          /* sigmas */
 #define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the far edge the sample drops by 0.015 GPa within 100 s */
 #define PROBE_BAR_PER_S_MIN 0.015
+#define LIMIT_GPA 2.0    /* this near the cell's limit the ramp slows down more than linear creep asks for */
+#define BEYOND_SHARE 0.5 /* the edge is soft: the drop begins before it */
 #define STALL_S 60.0
 #define MOVED_BAR 0.1  /* above the noise of the sensor; the slowest rate is 2 bar in STALL_S */
 #define LIMIT_S 1800.0 /* a sample that creeps may still arrive with the membrane at its limit */
-#define CORRECTIONS_MAX 3
+#define CORRECTIONS_MAX 1
+#define CORRECTION_SHARE 0.4 /* of the half width */
 #define APPROACHES_MAX 4
+#define FAR_SHORT 3.0        /* times short_gpa: more than a drop explains */
+#define NARROWEST_SHARE 0.75 /* of the width that was seen before: a slip that looks like a drop is not an edge */
 #define AUTHORISE_S 60.0
 
 static const double windows_s[] = {90.0, 150.0, 240.0, 360.0};
@@ -81,7 +89,8 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
     };
     loading->membrane_bar = membrane_bar;
     response_init(&loading->response, direction, has_taught ? &before.response : NULL);
-    if (has_taught && before.settings.half_width_bar > settings->half_width_bar / 2.0)
+    loading->knows_width = has_taught && before.settings.half_width_bar != settings->half_width_bar;
+    if (loading->knows_width)
         loading->settings.half_width_bar = before.settings.half_width_bar;
     enter(loading, LOADING_RAMP, now_ns);
 }
@@ -197,7 +206,9 @@ static double wanted_slope(const struct loading *loading, double level_gpa)
         sqrt(2.0 * BRAKE_SHARE * settings->back_off_bar_per_s * remaining_gpa / cautious_compliance(loading));
     slope = slope < braked ? slope : braked;
     if (loading->direction > 0) { /* V11: if the daemon died now, the creep must end below the cell's limit */
-        double slope_max = (settings->pressure_gpa_max - level_gpa) / settings->creep_s_max;
+        double margin_gpa = settings->pressure_gpa_max - level_gpa;
+        double share = margin_gpa / LIMIT_GPA; /* a gasket that creeps with the logarithm of time goes on for hours */
+        double slope_max = margin_gpa / settings->creep_s_max * (share < 1.0 ? share : 1.0);
         slope = slope < slope_max ? slope : slope_max;
     } else { /* below the take-up the membrane has no hold on the sample any more: stay well above */
         double excess_bar = UNLOADING_SHARE * loading->response.estimate.edge_bar_per_gpa * -level_gpa;
@@ -221,6 +232,15 @@ static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, 
     enter(loading, has_back_off ? LOADING_BACK_OFF : LOADING_WATCH, now_ns);
 }
 
+/* A gasket that yields like an activated solid grows stiffer as it slows down: its excess falls with the logarithm of
+ * the speed, and what was learned at speed is too little to brake with. */
+static double servo_compliance(const struct loading *loading, double slope)
+{
+    double compliance = loading->response.estimate.compliance_bar_s_per_gpa;
+    double slow = YIELD_BAR / (slope > YIELD_SLOPE_MIN ? slope : YIELD_SLOPE_MIN);
+    return compliance > slow ? compliance : slow;
+}
+
 /* Returns the rate of the command, in the direction of the change, bar/s. */
 static double step_ramp(struct loading *loading, int64_t now_ns)
 {
@@ -240,9 +260,10 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     }
     if (loading->n_approaches > 0 && mirror(loading, loading->command_bar) < loading->near_edge_bar)
         return loading->rate_bar_per_s; /* back through a dead zone that is known: nothing slides here */
-    double missing = wanted_slope(loading, level_gpa) - slope;
-    double rate = slope * estimate->edge_bar_per_gpa +
-                  estimate->compliance_bar_s_per_gpa * missing / (SERVO_PER_WINDOW * window_s);
+    double lead_gpa = slope > 0.0 ? LEAD_PER_WINDOW * window_s * slope : 0.0; /* until the servo has answered */
+    double missing = wanted_slope(loading, level_gpa + lead_gpa) - slope;
+    double rate =
+        slope * estimate->edge_bar_per_gpa + servo_compliance(loading, slope) * missing / (SERVO_PER_WINDOW * window_s);
     return clamp(rate, -settings->back_off_bar_per_s, loading->rate_bar_per_s);
 }
 
@@ -264,11 +285,12 @@ static void find_far_edge(struct loading *loading)
     drop_gpa = drop_gpa > 0.0 ? drop_gpa : 0.0;
     double beyond_bar = sqrt(2.0 * rate * loading->response.estimate.compliance_bar_s_per_gpa * drop_gpa) +
                         0.5 * rate * trend_span_s(&loading->trend, n);
-    loading->far_edge_bar = mirror(loading, loading->command_bar) + beyond_bar;
-    double narrowest_bar = loading->settings.half_width_bar / 2.0;
-    if (loading->far_edge_bar >
-        loading->near_edge_bar - narrowest_bar) /* what was seen counts, not what was computed */
+    loading->far_edge_bar = mirror(loading, loading->command_bar) + BEYOND_SHARE * beyond_bar;
+    double narrowest_bar = NARROWEST_SHARE * loading->settings.half_width_bar;
+    if (loading->far_edge_bar > loading->near_edge_bar) /* the drop was seen, the near edge only computed */
         loading->near_edge_bar = loading->far_edge_bar + 2.0 * loading->settings.half_width_bar;
+    else if (loading->knows_width && loading->near_edge_bar - loading->far_edge_bar < 2.0 * narrowest_bar)
+        loading->far_edge_bar = loading->near_edge_bar - 2.0 * narrowest_bar;
     loading->centre_bar = (loading->near_edge_bar + loading->far_edge_bar) / 2.0;
     loading->settings.half_width_bar = (loading->near_edge_bar - loading->far_edge_bar) / 2.0;
 }
@@ -283,12 +305,11 @@ static bool is_short(const struct loading *loading)
     return mirror(loading, loading->pressure_gpa_target) - plateau_gpa > loading->settings.short_gpa;
 }
 
-/* The sample falls before any plateau was seen, and far from the target: the ramp had stopped for a wrong reason. */
+/* The sample falls, and far from the target: the ramp had stopped for a wrong reason. */
 static bool is_far_short(const struct loading *loading, const struct trend_fit *fit)
 {
-    bool has_plateau = loading->plateau_n >= drop_readings(loading);
     double short_gpa = mirror(loading, loading->pressure_gpa_target - fit->level_gpa);
-    return !has_plateau && loading->n_approaches < APPROACHES_MAX && short_gpa > 2.0 * loading->settings.short_gpa;
+    return loading->n_approaches < APPROACHES_MAX && short_gpa > FAR_SHORT * loading->settings.short_gpa;
 }
 
 static double step_back_off(struct loading *loading, int64_t now_ns)
@@ -351,7 +372,7 @@ static double step_watch(struct loading *loading, int64_t now_ns)
     bool is_too_much = fabs(drift_gpa) > loading->drift_gpa_max / 2.0;
     if (is_significant && is_too_much && loading->n_corrections < CORRECTIONS_MAX &&
         loading->settings.back_off != LOADING_BACK_OFF_NONE) {
-        double step_bar = loading->settings.half_width_bar / 2.0;
+        double step_bar = CORRECTION_SHARE * loading->settings.half_width_bar;
         loading->n_corrections++;
         loading->centre_bar += drift_gpa > 0.0 ? -step_bar : step_bar;
         enter(loading, LOADING_RECENTRE, now_ns);

@@ -12,7 +12,7 @@
  *
  *   IDLE --> RAMP --> BACK_OFF --> RECENTRE --> WATCH --> DONE
  *             |  ^       |                        |  ^
- *             v  |       v                        +--+ a correction: RECENTRE again, at most three times
+ *             v  |       v                        +--+ a correction: RECENTRE again, once
  *           RETREAT --> HELD (back to RAMP, or to WATCH, on resume)
  *
  * Transitions (function):
@@ -22,7 +22,7 @@
  *   BACK_OFF -> RAMP            [step_back_off]  the plateau is short of the target: once more, at most four times
  *   BACK_OFF -> RECENTRE        [step_back_off]  a drop is confirmed: the far edge of the dead zone is known
  *   RECENTRE -> WATCH           [step_recentre]  the membrane is in the middle
- *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance
+ *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance (once)
  *   WATCH -> DONE               [step_watch]
  *   RAMP, BACK_OFF -> RETREAT   [loading_hold]   loading only: a membrane frozen in mid-ramp lets the sample creep on
  *   RETREAT -> HELD             [step_retreat]
@@ -90,6 +90,7 @@ struct loading {
     struct response response;
     double membrane_bar; /* as last read */
     int32_t n_approaches;
+    bool knows_width;     /* a change before has measured the dead zone */
     double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
     double far_edge_bar;  /* x direction: the other side */
     double centre_bar;
