@@ -4,6 +4,7 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
+#   make figures    pictures of the loading protocol at work
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
 #   make clean      removes what was built (not what was installed)
 
@@ -126,6 +127,21 @@ test: all $(TEST_PROGRAMS)
 bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
 
+# Pictures of the protocol at work, with their data, in build/figures: the ladder, one load in four ways, the drift.
+figures: $(B)/tests/figure_loading
+	@command -v gnuplot >/dev/null || { echo "set-up: installing Debian package gnuplot-nox"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends gnuplot-nox >build/apt.log 2>&1 || \
+	    { tail -n 20 build/apt.log; echo "set-up: apt-get failed; see build/apt.log"; exit 1; }; }
+	@mkdir -p build/figures
+	@$< build/figures $(SEED)
+	@for f in ladder load drift; do gnuplot -e "folder='build/figures'" tests/figures/$$f.gp && \
+	  echo "build/figures/$$f.png" || exit 1; done
+
+# Lines of the loading protocol and the interlock that no test reaches: there must be none.
+coverage: $(B)/libisobar.a
+	@tests/coverage $(B)
+
 test-short: all $(TEST_PROGRAMS)
 	@tests/run --no-nights $(B)
 
@@ -141,6 +157,6 @@ format format-check:
 	clang-format-14 $(if $(filter format,$@),-i,--dry-run --Werror) $$(git ls-files '*.c' '*.h')
 
 clean:
-	rm -rf build/release build/asan build/rehearsal* build/config.mk
+	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten bench-loading test test-short check format format-check clean
+.PHONY: all rehearse rehearse-ten bench-loading figures test coverage test-short check format format-check clean

@@ -7,7 +7,11 @@
 #include "base/clock.h"
 
 #define PRELOADED_READINGS 8
-#define ISOBAR_READINGS 10 /* averaged for the pressure at an isobar's start and end */
+#define DEFLATED_READINGS 8
+#define EMPTY_BAR 0.5       /* a membrane below it is empty */
+#define EMPTY_BAR_LEAVE 1.0 /* and stays so up to here: a pressure at the limit is not to flicker */
+#define BRANCH_READINGS 10  /* averaged for the pressure at a change's end */
+#define ISOBAR_READINGS 10  /* averaged for the pressure at an isobar's start and end */
 #define RUBY_EVERY_S_LOADING 3.0
 #define RUBY_EVERY_S_ISOBAR 30.0
 #define PACE_LOADING 150.0 /* one membrane reading per second of experiment time within 7 ms */
@@ -17,13 +21,24 @@
 #define SETPOINT_BAR_STEP 0.002 /* smaller changes are not worth a write */
 
 static const char *const phase_names[CORE_PHASE_COUNT] = {
-    "waiting", "journal", "preloaded", "loading", "isobar", "finished",
+    "waiting", "journal", "preloaded", "loading", "isobar", "deflated", "finished",
 };
 
 const char *core_phase_name(enum core_phase phase)
 {
     assert(phase >= 0 && phase < CORE_PHASE_COUNT);
     return phase_names[phase];
+}
+
+void core_sentence(uint32_t reasons, char *ret_text, int32_t size)
+{
+    static const char own[] = "waiting for the membrane to be emptied and the cell locked";
+    interlock_sentence(reasons, ret_text, size);
+    size_t used = strlen(ret_text), n_glue = used ? 2 : 0;
+    if (!(reasons & CORE_HOLD_DEFLATE) || used + n_glue + sizeof own > (size_t)size)
+        return;
+    memcpy(ret_text + used, "; ", n_glue);
+    memcpy(ret_text + used + n_glue, own, sizeof own);
 }
 
 static struct action *add(struct core_actions *actions, enum action_kind kind)
@@ -136,8 +151,8 @@ static uint32_t standing_reasons(const struct core *core)
     uint32_t reasons = interlock_reasons(&core->interlock, core->now_ns);
     if (!core->settings.needs_detector)
         reasons &= ~(uint32_t)(HOLD_DETECTOR_LINK | HOLD_BEAM);
-    if (present_step(core)->kind == PLAN_UNLOAD)
-        reasons &= ~(uint32_t)HOLD_PRESSURE_LIMIT; /* unloading is the way back below it */
+    if (present_step(core)->kind == PLAN_UNLOAD || present_step(core)->kind == PLAN_DEFLATE)
+        reasons &= ~(uint32_t)HOLD_PRESSURE_LIMIT; /* the ways back below it */
     return reasons;
 }
 
@@ -195,6 +210,13 @@ static void begin_step(struct core *core, struct core_actions *actions)
         return;
     case PLAN_ISOBAR:
         begin_isobar(core, actions);
+        return;
+    case PLAN_DEFLATE:
+        core->is_empty = false;
+        trend_clear(&core->deflated);
+        set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+        set_pace(core, actions, PACE_LOADING);
+        enter(core, actions, CORE_DEFLATED);
         return;
     case PLAN_KIND_COUNT:
         break;
@@ -254,6 +276,31 @@ static void advance_preloaded(struct core *core, struct core_actions *actions, u
         next_step(core, actions);
 }
 
+/* Readings count from the moment the membrane is known to be empty. */
+static void advance_deflated(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    bool is_known = (reasons & (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE)) == 0;
+    core->is_empty = is_known && core->membrane_bar < (core->is_empty ? EMPTY_BAR_LEAVE : EMPTY_BAR);
+    if (!core->is_empty) {
+        core->n_readings = 0;
+        trend_clear(&core->deflated);
+        reasons |= CORE_HOLD_DEFLATE;
+    }
+    show_reasons(core, actions, reasons, false);
+    double pressure_gpa, sigma_gpa;
+    if (core->is_stopping) {
+        finish(core, actions, true);
+    } else if (core->n_readings >= DEFLATED_READINGS && !(reasons & HOLD_REASONS_PRESSURE) &&
+               trend_mean(&core->deflated, DEFLATED_READINGS, &pressure_gpa, &sigma_gpa)) {
+        struct action *action = add(actions, ACTION_PHASE);
+        action->integer[0] = core->step_index;
+        action->integer[1] = CORE_DEFLATED;
+        action->value[PHASE_STATE] = 1.0;
+        action->value[PHASE_PRESSURE_GPA] = pressure_gpa;
+        next_step(core, actions);
+    }
+}
+
 /* Keeps the journal ahead of the membrane: asks for a new range before the present one is used up. */
 static void authorise_range(struct core *core, struct core_actions *actions)
 {
@@ -275,6 +322,24 @@ static void authorise_range(struct core *core, struct core_actions *actions)
     }
 }
 
+/* What the change has taught; what it could not teach is NaN. */
+static void add_branch(const struct loading *loading, double *value)
+{
+    double mean_gpa, sigma_gpa, direction = loading->direction;
+    bool has_mean = trend_mean(&loading->trend, BRANCH_READINGS, &mean_gpa, &sigma_gpa);
+    bool has_taught = loading->response.has_taught;
+    bool has_edges = loading->n_approaches > 0 && loading->far_edge_bar != 0.0;
+    const struct response_estimate *estimate = &loading->response.estimate;
+    value[PHASE_PRESSURE_GPA] = has_mean ? mean_gpa : NAN;
+    value[PHASE_NEAR_EDGE_BAR] = loading->n_approaches > 0 ? direction * loading->near_edge_bar : NAN;
+    value[PHASE_FAR_EDGE_BAR] = has_edges ? direction * loading->far_edge_bar : NAN;
+    value[PHASE_CENTRE_BAR] = loading->n_approaches > 0 ? direction * loading->centre_bar : NAN;
+    value[PHASE_COMPLIANCE_BAR_S_PER_GPA] = has_taught ? estimate->compliance_bar_s_per_gpa : NAN;
+    value[PHASE_COMPLIANCE_BAR_S_PER_GPA_MAX] = has_taught ? estimate->compliance_bar_s_per_gpa_cautious : NAN;
+    value[PHASE_EDGE_BAR_PER_GPA] = has_taught ? estimate->edge_bar_per_gpa : NAN;
+    value[PHASE_HALF_WIDTH_BAR] = has_edges ? loading->settings.half_width_bar : NAN;
+}
+
 static void show_loading_state(struct core *core, struct core_actions *actions)
 {
     if (core->loading.state == core->loading_state_shown)
@@ -283,7 +348,9 @@ static void show_loading_state(struct core *core, struct core_actions *actions)
     struct action *action = add(actions, ACTION_PHASE);
     action->integer[0] = core->step_index;
     action->integer[1] = CORE_LOADING;
-    action->value[0] = core->loading.state;
+    action->value[PHASE_STATE] = core->loading.state;
+    if (core->loading.state == LOADING_DONE)
+        add_branch(&core->loading, action->value);
 }
 
 static void command_setpoint(struct core *core, struct core_actions *actions)
@@ -403,6 +470,8 @@ static void observe_reading(struct core *core, const struct event *event)
         loading_add_reading(&core->loading, event->t_ns, event->value[0], event->value[1]);
     if (core->phase == CORE_ISOBAR)
         add_isobar_reading(core, event);
+    if (core->phase == CORE_DEFLATED)
+        trend_add(&core->deflated, event->t_ns, event->value[0], event->value[1]);
 }
 
 static void observe_scan(struct core *core, struct core_actions *actions, const struct event *event)
@@ -474,6 +543,9 @@ void core_step(struct core *core, const struct event *event, struct core_actions
         break;
     case CORE_ISOBAR:
         advance_isobar(core, ret_actions, reasons);
+        break;
+    case CORE_DEFLATED:
+        advance_deflated(core, ret_actions, reasons);
         break;
     case CORE_FINISHED:
     case CORE_PHASE_COUNT:

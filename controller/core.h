@@ -5,10 +5,11 @@
  * Everything that happens arrives as a numbered event; core_step answers with actions. One pass of the control loop
  * samples the clock once and hands the same `now_ns` to all its events. Arithmetic is + - x / sqrt only.
  *
- *   WAITING --> JOURNAL --> PRELOADED | LOADING | ISOBAR --> JOURNAL (next step) ... --> FINISHED
+ *   WAITING --> JOURNAL --> PRELOADED | LOADING | ISOBAR | DEFLATED --> JOURNAL (next step) ... --> FINISHED
  *
  * WAITING until every instrument the plan needs has answered; JOURNAL until the step's intent is durable. An operator's
  * stop ends any phase in FINISHED, through loading_hold when the sample is being driven.
+ * DEFLATED waits for the hands that empty the membrane and lock the cell, then measures; it drives nothing.
  *
  * Invariants (asserted):
  *   C1  no set point is asked for outside the range whose intent is durable
@@ -30,12 +31,16 @@
 
 #define CORE_ACTIONS_MAX 16
 
+/* The core's own reason for holding, beside those of the interlock, which judges instruments. */
+#define CORE_HOLD_DEFLATE (1u << 31)
+
 enum core_phase {
     CORE_WAITING,
     CORE_JOURNAL,
     CORE_PRELOADED,
     CORE_LOADING,
     CORE_ISOBAR,
+    CORE_DEFLATED,
     CORE_FINISHED,
     CORE_PHASE_COUNT
 };
@@ -89,6 +94,8 @@ struct core {
     bool is_stopping;
     bool is_stop_urgent; /* asked for twice: ends without a retreat */
     int32_t n_readings;  /* accepted ruby readings of this phase */
+    bool is_empty;       /* the membrane, in DEFLATED */
+    struct trend deflated;
     double pace;
     double ruby_every_s;
     enum loading_state loading_state_shown;
@@ -104,5 +111,8 @@ void core_init(struct core *core, const struct core_settings *settings);
 void core_step(struct core *core, const struct event *event, struct core_actions *ret_actions);
 
 const char *core_phase_name(enum core_phase phase);
+
+/* All reasons in sentences, the interlock's first. Writes at most `size` bytes including the NUL. */
+void core_sentence(uint32_t reasons, char *ret_text, int32_t size);
 
 #endif

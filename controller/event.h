@@ -55,7 +55,7 @@ enum action_kind {
     ACTION_SCAN_START,  /* integer: scan_number, attempt; value: n_frames, frame_time_s */
     ACTION_SCAN_ABORT,  /* integer: scan_number, attempt */
     ACTION_ANALYSE,     /* integer: scan_number, attempt */
-    ACTION_PHASE,       /* integer: step_index, enum core_phase; value: enum loading_state */
+    ACTION_PHASE,       /* integer: step_index, enum core_phase; value: enum action_phase_value */
     ACTION_ISOBAR_DONE, /* integer: step_index, start t_ns; value: start, end, largest departure (GPa) */
     ACTION_HOLD,        /* integer: reasons (0: the hold has ended), 1 when the step goes on meanwhile */
     ACTION_PACE,        /* value: experiment seconds per wall second this phase can do with */
@@ -70,11 +70,27 @@ enum intent_kind {
     INTENT_KIND_COUNT
 };
 
+/* What ACTION_PHASE carries. The state is enum loading_state when loading; 1 when an empty membrane and a locked cell
+ * have been measured. The others come with LOADING_DONE, and the pressure also with that measurement: what the change
+ * has taught of the cell, true pressures and not mirrored; NaN: it has not taught this. */
+enum action_phase_value {
+    PHASE_STATE,
+    PHASE_PRESSURE_GPA, /* mean of the last readings */
+    PHASE_NEAR_EDGE_BAR,
+    PHASE_FAR_EDGE_BAR,
+    PHASE_CENTRE_BAR,
+    PHASE_COMPLIANCE_BAR_S_PER_GPA,
+    PHASE_COMPLIANCE_BAR_S_PER_GPA_MAX,
+    PHASE_EDGE_BAR_PER_GPA,
+    PHASE_HALF_WIDTH_BAR,
+    PHASE_VALUE_COUNT
+};
+
 struct action {
     int32_t kind;
     int32_t reserved;
     int64_t integer[2];
-    double value[3];
+    double value[PHASE_VALUE_COUNT]; /* the most that any kind needs */
 };
 
 const char *event_kind_name(int32_t kind);

@@ -13,6 +13,7 @@
 
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
+#include "controller/cell.h"
 #include "controller/command.h"
 #include "controller/rehearsal.h"
 #include "controller/replay.h"
@@ -22,7 +23,7 @@
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import;
     double lambda0_nm;
     int is_json;
 };
@@ -39,6 +40,8 @@ static const char usage_text[] =
     "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
     "  replay [--db FILE]                     run the recorded events through the core again and compare the "
     "decisions\n"
+    "  cell [--db FILE] [--export CELL.lua]   what the run has taught of its cell; --export writes its passport\n"
+    "  cell --import CELL.lua                 read a passport, check it and show it\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
     "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
     "\n"
@@ -72,6 +75,19 @@ static int check_limits(const struct plan *plan, const struct beamline *beamline
     return 0;
 }
 
+/* Said, not refused: what happens in a medium that is no fluid any more may be what is studied. */
+static void warn_hydrostatic(const struct plan *plan, const char *path)
+{
+    int32_t i = plan_find_nonhydrostatic(plan);
+    if (i >= 0)
+        printf("warning: %s:%d: %g GPa is above %g GPa, to which %s is hydrostatic; expect stress on sample and ruby\n",
+               path, plan->steps[i].line, plan->steps[i].pressure_gpa_target, plan->cell.hydrostatic_gpa_max,
+               plan->cell.medium);
+    else if (isinf(plan->cell.hydrostatic_gpa_max))
+        printf("note: no hydrostatic limit is known for the medium '%s'; hydrostatic_gpa_max in cell states one\n",
+               plan->cell.medium);
+}
+
 static int command_check(const struct options *options, const char *path)
 {
     static struct plan plan;
@@ -83,6 +99,7 @@ static int command_check(const struct options *options, const char *path)
     double s_min, s_max;
     plan_estimate(&plan, &s_min, &s_max);
     print_duration("expected duration ", s_min, s_max);
+    warn_hydrostatic(&plan, path);
     if (!options->beamline)
         return 0;
     if (beamline_load(&beamline, options->beamline, &err))
@@ -155,6 +172,25 @@ static int command_replay(const struct options *options)
     return 0;
 }
 
+static int command_cell(const struct options *options)
+{
+    static struct cell_passport passport;
+    struct err err = {0};
+    if (options->import && (options->export || options->db))
+        return usage();
+    int code = options->import ? cell_read_file(&passport, options->import, &err)
+                               : cell_read_db(&passport, options->db ? options->db : "night.db", &err);
+    if (code)
+        return fail(&err);
+    cell_print(&passport, stdout);
+    if (!options->export)
+        return 0;
+    if (cell_write_file(&passport, options->export, &err))
+        return fail(&err);
+    printf("passport written: %s\n", options->export);
+    return 0;
+}
+
 static int read_one_spectrum(const struct options *options, const struct ruby_scale *scale, const char *path,
                              struct err *err)
 {
@@ -201,6 +237,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
         {"beamline", required_argument, NULL, 'b'}, {"db", required_argument, NULL, 'd'},
         {"results", required_argument, NULL, 'r'},  {"dir", required_argument, NULL, 'D'},
         {"scale", required_argument, NULL, 's'},    {"lambda0", required_argument, NULL, 'l'},
+        {"export", required_argument, NULL, 'x'},   {"import", required_argument, NULL, 'i'},
         {"json", no_argument, NULL, 'j'},           {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -226,6 +263,12 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 fprintf(stderr, "isobar: --lambda0 %s refused: a wavelength in nm, near 694.25\n", optarg);
                 return 2;
             }
+            break;
+        case 'x':
+            ret_options->export = optarg;
+            break;
+        case 'i':
+            ret_options->import = optarg;
             break;
         case 'j':
             ret_options->is_json = 1;
@@ -255,6 +298,8 @@ int main(int argc, char **argv)
         return command_run(&options, argv[optind]);
     if (strcmp(command, "ruby") == 0 && n_left >= 1)
         return command_ruby(&options, argv + optind, n_left);
+    if (strcmp(command, "cell") == 0 && n_left == 0)
+        return command_cell(&options);
     if (strcmp(command, "replay") == 0 && n_left == 0)
         return command_replay(&options);
     static const char *const daemon_commands[] = {"status", "hold", "resume", "stop"};

@@ -22,8 +22,9 @@
 #define BRAKE_SHARE 0.7     /* of the back-off rate, kept for braking */
 #define DROP_READINGS_MIN 5
 #define DROP_MEAN_GPA 0.004       /* wanted uncertainty of the mean that a drop is judged by */
-#define DROP_CONFIRMATIONS 3      /* one slip of the cell is not a drop */
-#define SIGNIFICANCE 3.0          /* sigmas */
+#define EARLY_DROP_GPA 0.04       /* before half the dead zone is crossed a smaller drop is a slip */
+#define DROP_CONFIRMATIONS 2      /* one slip of the cell is not a drop */
+#define SIGNIFICANCE 2.5          /* sigmas */
 #define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the far edge the sample drops by 0.015 GPa within 100 s */
 #define PROBE_BAR_PER_S_MIN 0.015
 #define LIMIT_GPA 2.0    /* this near the cell's limit the ramp slows down more than linear creep asks for */
@@ -34,7 +35,8 @@
 #define CORRECTIONS_MAX 1
 #define CORRECTION_SHARE 0.4 /* of the half width */
 #define APPROACHES_MAX 4
-#define FAR_SHORT 3.0        /* times short_gpa: more than a drop explains */
+#define FAR_SHORT 3.0               /* times short_gpa: more than a drop explains */
+#define NARROWEST_SHARE_UNKNOWN 0.5 /* of the width that is expected, before one was seen */
 #define NARROWEST_SHARE 0.75 /* of the width that was seen before: a slip that looks like a drop is not an edge */
 #define AUTHORISE_S 60.0
 
@@ -150,7 +152,10 @@ static void watch_plateau(struct loading *loading)
     double reference_gpa = has_plateau ? loading->plateau_sum_gpa / loading->plateau_n : loading->floor_gpa;
     double sigma = sigma_gpa * sqrt(1.0 + (has_plateau ? (double)n / loading->plateau_n : 1.0));
     double drop_gpa = reference_gpa - recent_gpa;
-    bool is_below = drop_gpa > loading->settings.drop_gpa && drop_gpa > SIGNIFICANCE * sigma;
+    double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
+    bool is_inside = crossed_bar >= 0.5 * loading->settings.half_width_bar;
+    double drop_gpa_min = is_inside ? loading->settings.drop_gpa : EARLY_DROP_GPA;
+    bool is_below = drop_gpa > drop_gpa_min && drop_gpa > SIGNIFICANCE * sigma;
     bool is_between = mirror(loading, loading->command_bar) <= loading->near_edge_bar;
     loading->n_below = is_below ? loading->n_below + 1 : 0;
     if (!is_below &&
@@ -162,6 +167,8 @@ static void watch_plateau(struct loading *loading)
 
 void loading_add_reading(struct loading *loading, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma)
 {
+    if (!isfinite(pressure_gpa) || !(pressure_gpa_sigma > 0.0))
+        return; /* no reading at all; the interlock knows it as stale */
     trend_add(&loading->trend, t_ns, pressure_gpa, pressure_gpa_sigma);
     if (loading->state == LOADING_RAMP)
         learn(loading, t_ns, pressure_gpa, pressure_gpa_sigma);
@@ -286,13 +293,16 @@ static void find_far_edge(struct loading *loading)
     double beyond_bar = sqrt(2.0 * rate * loading->response.estimate.compliance_bar_s_per_gpa * drop_gpa) +
                         0.5 * rate * trend_span_s(&loading->trend, n);
     loading->far_edge_bar = mirror(loading, loading->command_bar) + BEYOND_SHARE * beyond_bar;
-    double narrowest_bar = NARROWEST_SHARE * loading->settings.half_width_bar;
+    double narrowest_bar =
+        (loading->knows_width ? NARROWEST_SHARE : NARROWEST_SHARE_UNKNOWN) * loading->settings.half_width_bar;
+    double end_bar = loading->centre_bar;               /* of the ramp: the sample slid there, no edge lies beyond it */
     if (loading->far_edge_bar > loading->near_edge_bar) /* the drop was seen, the near edge only computed */
-        loading->near_edge_bar = loading->far_edge_bar + 2.0 * loading->settings.half_width_bar;
-    else if (loading->knows_width && loading->near_edge_bar - loading->far_edge_bar < 2.0 * narrowest_bar)
+        loading->near_edge_bar = fmin(loading->far_edge_bar + 2.0 * loading->settings.half_width_bar, end_bar);
+    if (loading->near_edge_bar - loading->far_edge_bar < 2.0 * narrowest_bar)
         loading->far_edge_bar = loading->near_edge_bar - 2.0 * narrowest_bar;
     loading->centre_bar = (loading->near_edge_bar + loading->far_edge_bar) / 2.0;
     loading->settings.half_width_bar = (loading->near_edge_bar - loading->far_edge_bar) / 2.0;
+    assert(loading->centre_bar <= end_bar); /* L5 */
 }
 
 /* The plateau is known and lies short of the target: the ramp stopped too early, which costs minutes, not the sample.

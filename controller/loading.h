@@ -27,13 +27,15 @@
  *   RAMP, BACK_OFF -> RETREAT   [loading_hold]   loading only: a membrane frozen in mid-ramp lets the sample creep on
  *   RETREAT -> HELD             [step_retreat]
  *   any but IDLE, DONE -> HELD  [loading_hold]   where the membrane stands inside the dead zone, or on unloading
- *   HELD -> RAMP, WATCH         [loading_resume]
+ *   HELD, RETREAT -> RAMP, RECENTRE, WATCH   [loading_resume]
+ *   DONE -> RAMP                [loading_start]  the next change; what this one taught is taken over
  *
  * Invariants (asserted at the end of every step):
  *   L1  the command stays within the journal's authorised range and within 0 .. membrane_bar_max
  *   L2  the command is never further from the measured membrane pressure than the leash
  *   L3  without a trend of fresh readings RAMP, BACK_OFF and WATCH do not move the membrane
  *   L4  RETREAT moves the membrane down only
+ *   L5  the middle of the dead zone is never sought beyond where the ramp ended
  */
 #ifndef CONTROLLER_LOADING_H
 #define CONTROLLER_LOADING_H
@@ -112,7 +114,8 @@ struct loading {
 const char *loading_state_name(enum loading_state state);
 
 /* Starts a change from the present membrane pressure. What the change before has taught (of the same struct, once it
- * has been started) is taken over: compliance, edge, width of the dead zone. */
+ * has been started) is taken over: compliance, edge, width of the dead zone; so the struct is zeroed before its first
+ * use. */
 void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
                    double pressure_gpa_target, double rate_bar_per_s, double isobar_s, double drift_gpa_max,
                    double membrane_bar, int64_t now_ns);

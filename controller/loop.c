@@ -120,7 +120,7 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST}, {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
         {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST}, {HOLD_SCAN, EVENT_SCAN_FAILED},
     };
-    interlock_sentence(reasons, ret_text, (int32_t)size);
+    core_sentence(reasons, ret_text, (int32_t)size);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
         const char *text = loop->last_text[details[i].kind];
         size_t used = strlen(ret_text);
@@ -234,11 +234,30 @@ static void execute_journal(struct loop *loop, const struct action *action)
     put(loop, STORE_INTENT, row, 6, action->integer[0]);
 }
 
+/* A change is done, or the locked cell is measured: what it has taught of the cell. */
+static void put_branch(struct loop *loop, const struct action *action)
+{
+    enum plan_kind kind = loop->settings.plan->steps[action->integer[0]].kind;
+    int direction = kind == PLAN_LOAD ? 1 : kind == PLAN_UNLOAD ? -1 : 0;
+    struct store_value row[11] = {store_integer(action->integer[0]), store_integer(loop->now_ns),
+                                  store_integer(direction)};
+    for (int i = PHASE_PRESSURE_GPA; i < PHASE_VALUE_COUNT; i++) /* in the order of the columns */
+        row[2 + i] = direction || i == PHASE_PRESSURE_GPA ? store_real(action->value[i]) : store_null();
+    put(loop, STORE_CELL_BRANCH, row, 11, 0);
+}
+
 static void execute_phase(struct loop *loop, const struct action *action)
 {
     char step[64];
     int step_index = (int)action->integer[0];
     enum core_phase phase = (enum core_phase)action->integer[1];
+    if (phase == CORE_DEFLATED && action->value[PHASE_STATE] != 0.0) {
+        put_branch(loop, action);
+        say(loop, "info", "membrane empty, cell mechanically locked: %.3f GPa", action->value[PHASE_PRESSURE_GPA]);
+        return;
+    }
+    if (phase == CORE_LOADING && action->value[PHASE_STATE] == LOADING_DONE)
+        put_branch(loop, action);
     const char *name = phase == CORE_LOADING && action->value[0] != 0.0
                            ? loading_state_name((enum loading_state)action->value[0])
                            : core_phase_name(phase);
@@ -246,8 +265,9 @@ static void execute_phase(struct loop *loop, const struct action *action)
     put(loop, STORE_PHASE, row, 3, 0);
     if (phase == CORE_JOURNAL)
         loop->step_started_ns = loop->now_ns;
-    bool is_announced = phase == CORE_LOADING ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
-                                              : phase == CORE_PRELOADED || phase == CORE_ISOBAR;
+    bool is_announced = phase == CORE_LOADING
+                            ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
+                            : phase == CORE_PRELOADED || phase == CORE_ISOBAR || phase == CORE_DEFLATED;
     if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
@@ -555,7 +575,8 @@ static void format_status(const struct loop *loop, const struct status *status, 
     if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
-    bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED; /* the step says it all */
+    bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED ||
+                    status->phase == CORE_DEFLATED; /* the step says it all */
     const char *phase =
         status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);
     const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";

@@ -84,8 +84,7 @@ bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, doub
         variance += sigma_gpa * sigma_gpa;
         n_used++;
     }
-    if (n_used == 0)
-        return false;
+    assert(n_used > 0); /* the median is a reading */
     *ret_mean_gpa = sum / n_used;
     *ret_sigma_gpa = sqrt(variance) / n_used;
     return true;

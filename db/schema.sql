@@ -18,7 +18,7 @@ CREATE TABLE run (
 
 CREATE TABLE step (
   step_index INTEGER PRIMARY KEY,
-  kind TEXT NOT NULL CHECK (kind IN ('preloaded', 'load', 'unload', 'isobar')),
+  kind TEXT NOT NULL CHECK (kind IN ('preloaded', 'load', 'unload', 'isobar', 'deflate')),
   pressure_gpa_target REAL NOT NULL,
   rate_bar_per_min REAL NOT NULL,
   duration_s REAL NOT NULL,
@@ -101,6 +101,22 @@ CREATE TABLE isobar (
   pressure_gpa_end REAL NOT NULL,
   pressure_gpa_departure REAL NOT NULL, -- largest departure of the averaged ruby from the start, signed
   drift_gpa_max REAL NOT NULL
+) STRICT;
+
+-- What each pressure change has taught of the cell, and the locked cell once it has been measured (direction 0). NULL:
+-- not taught by this change.
+CREATE TABLE cell_branch (
+  step_index INTEGER PRIMARY KEY REFERENCES step(step_index),
+  t_ns INTEGER NOT NULL,
+  direction INTEGER NOT NULL CHECK (direction IN (-1, 0, 1)),
+  pressure_gpa REAL,                  -- at the end
+  membrane_bar_near_edge REAL,        -- of the dead zone, on the side that the change came from
+  membrane_bar_far_edge REAL,
+  membrane_bar_centre REAL,
+  compliance_bar_s_per_gpa REAL,      -- excess of membrane pressure beyond the edge / rate of the sample pressure
+  compliance_bar_s_per_gpa_max REAL,  -- one sigma more
+  edge_bar_per_gpa REAL,              -- by which the edge moves with the sample
+  half_width_bar REAL                 -- of the dead zone
 ) STRICT;
 
 -- One row per attempt, written when the attempt ends.

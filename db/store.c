@@ -38,7 +38,7 @@ static const char *const TABLES[STORE_TABLE_COUNT] = {
     [STORE_DECISION] = "decision", [STORE_INTENT] = "intent",   [STORE_PHASE] = "phase",
     [STORE_MEMBRANE] = "membrane", [STORE_RUBY] = "ruby",       [STORE_ISOBAR] = "isobar",
     [STORE_SCAN] = "scan",         [STORE_RESULT] = "result",   [STORE_HOLD] = "hold",
-    [STORE_LOG] = "log",           [STORE_RUN_END] = "run_end",
+    [STORE_LOG] = "log",           [STORE_RUN_END] = "run_end", [STORE_CELL_BRANCH] = "cell_branch",
 };
 
 /* In the ring: a row, then its values, then the bytes of its texts and blobs; 16-byte aligned and never wrapped. */

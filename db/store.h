@@ -54,6 +54,7 @@ enum store_table {
     STORE_MEMBRANE,
     STORE_RUBY,
     STORE_ISOBAR,
+    STORE_CELL_BRANCH,
     STORE_SCAN,
     STORE_RESULT,
     STORE_HOLD,

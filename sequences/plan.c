@@ -1,17 +1,20 @@
 #include "sequences/plan.h"
 
 #include <assert.h>
+#include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "sequences/record.h"
 #include "sequences/sandbox.h"
 
 /* ---- the words of a sequence --------------------------------------------------------------------------------- */
 
-enum constructor { MAKE_CELL, MAKE_PRELOADED, MAKE_LOAD, MAKE_UNLOAD, MAKE_ISOBAR, MAKE_COUNT };
+enum constructor { MAKE_CELL, MAKE_PRELOADED, MAKE_LOAD, MAKE_UNLOAD, MAKE_ISOBAR, MAKE_DEFLATE, MAKE_COUNT };
 
-static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell", "preloaded", "load", "unload", "isobar"};
+static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell", "preloaded", "load", "unload", "isobar", "deflate"};
 
 /* The steps follow the cell in both lists. */
 static enum plan_kind kind_of(enum constructor make) { return (enum plan_kind)(make - MAKE_PRELOADED); }
@@ -26,7 +29,9 @@ static enum plan_kind kind_of(enum constructor make) { return (enum plan_kind)(m
 static const struct record_field CELL_FIELDS[] = {
     CELL(name, RECORD_WORD, false, 0, 0),
     CELL(culet_um, RECORD_PLAIN, true, 10, 5000),
+    CELL(gasket, RECORD_WORD, false, 0, 0),
     CELL(medium, RECORD_WORD, true, 0, 0),
+    CELL(hydrostatic_gpa_max, RECORD_PLAIN, false, 0.01, PRESSURE_GPA_END),
     CELL(pressure_gpa_max, RECORD_PLAIN, true, 0.01, PRESSURE_GPA_END),
     CELL(membrane_bar_max, RECORD_PLAIN, true, 1, 250),
 };
@@ -57,17 +62,71 @@ static const struct {
     const struct record_field *fields;
     int n_fields;
 } FIELDS[MAKE_COUNT] = {
-    [MAKE_CELL] = {CELL_FIELDS, COUNT_OF(CELL_FIELDS)},
     [MAKE_PRELOADED] = {PRELOADED_FIELDS, COUNT_OF(PRELOADED_FIELDS)},
     [MAKE_LOAD] = {RAMP_FIELDS, COUNT_OF(RAMP_FIELDS)},
     [MAKE_UNLOAD] = {RAMP_FIELDS, COUNT_OF(RAMP_FIELDS)},
     [MAKE_ISOBAR] = {ISOBAR_FIELDS, COUNT_OF(ISOBAR_FIELDS)},
+    [MAKE_DEFLATE] = {NULL, 0},
 };
 
 const char *plan_kind_name(enum plan_kind kind)
 {
     assert(kind >= 0 && kind < PLAN_KIND_COUNT);
     return CONSTRUCTORS[MAKE_PRELOADED + kind];
+}
+
+/* ---- the medium ---------------------------------------------------------------------------------------------- */
+
+static bool has_word(const char *text, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *c = text; *c;) {
+        size_t length = 0;
+        while (isalpha((unsigned char)c[length]))
+            length++;
+        if (length == n && strncasecmp(c, word, n) == 0)
+            return true;
+        c += length ? length : 1;
+    }
+    return false;
+}
+
+double plan_hydrostatic_gpa(const char *medium)
+{
+    static const struct {
+        const char *word, *also;
+        double gpa_max;
+    } MEDIA[] = {{"methanol", "ethanol", 10}, {"neon", "neon", 15}, {"argon", "argon", 9}, {"nitrogen", "nitrogen", 3}};
+    for (int i = 0; i < COUNT_OF(MEDIA); i++)
+        if (has_word(medium, MEDIA[i].word) && has_word(medium, MEDIA[i].also))
+            return MEDIA[i].gpa_max;
+    return INFINITY;
+}
+
+int32_t plan_find_nonhydrostatic(const struct plan *plan)
+{
+    for (int32_t i = 0; i < plan->n_steps; i++)
+        if (!(plan->steps[i].pressure_gpa_target <= plan->cell.hydrostatic_gpa_max))
+            return i;
+    return -1;
+}
+
+const struct record_field *plan_cell_fields(int *ret_n_fields)
+{
+    *ret_n_fields = COUNT_OF(CELL_FIELDS);
+    return CELL_FIELDS;
+}
+
+int plan_read_cell(struct plan_cell *ret_cell, const struct record_list *list, int32_t call, struct err *err)
+{
+    struct plan_cell cell = {.hydrostatic_gpa_max = NAN};
+    int code = record_read(list, call, CELL_FIELDS, COUNT_OF(CELL_FIELDS), &cell, err);
+    if (code < 0)
+        return code;
+    if (isnan(cell.hydrostatic_gpa_max))
+        cell.hydrostatic_gpa_max = plan_hydrostatic_gpa(cell.medium);
+    *ret_cell = cell;
+    return 0;
 }
 
 /* ---- from records to steps ----------------------------------------------------------------------------------- */
@@ -91,6 +150,19 @@ static int check_isobar(const struct record_list *list, int32_t call, const stru
     return 0;
 }
 
+/* A locked cell does not follow the membrane: after deflate there may be one isobar, and nothing else. */
+static int check_locked(const struct plan *plan, const struct record_list *list, int32_t call,
+                        const struct plan_step *step, struct err *err)
+{
+    for (int32_t i = 0; i < plan->n_steps; i++)
+        if (plan->steps[i].kind == PLAN_DEFLATE && step->kind != PLAN_ISOBAR)
+            return record_refuse(list, call, ERR_CONFIG, err,
+                                 "follows deflate (line %d): the cell is locked then and only an isobar can follow; "
+                                 "unlock it and begin another sequence with preloaded",
+                                 plan->steps[i].line);
+    return 0;
+}
+
 static int check_step(const struct plan *plan, const struct record_list *list, int32_t call,
                       const struct plan_step *step, struct err *err)
 {
@@ -110,7 +182,8 @@ static int check_step(const struct plan *plan, const struct record_list *list, i
     if (step->kind == PLAN_UNLOAD && !(step->pressure_gpa_target < before->pressure_gpa_target))
         return record_refuse(list, call, ERR_CONFIG, err, "to %g GPa is not below the %g GPa before it; use load",
                              step->pressure_gpa_target, before->pressure_gpa_target);
-    return step->kind == PLAN_ISOBAR ? check_isobar(list, call, step, before, err) : 0;
+    int code = check_locked(plan, list, call, step, err);
+    return code == 0 && step->kind == PLAN_ISOBAR ? check_isobar(list, call, step, before, err) : code;
 }
 
 static int add_step(struct plan *plan, const struct record_list *list, int32_t call, enum constructor make,
@@ -123,9 +196,9 @@ static int add_step(struct plan *plan, const struct record_list *list, int32_t c
         step.drift_gpa_max = 0.12;
         step.frame_time_s = 0.1;
         step.n_scans = 1;
-        if (plan->n_steps > 0)
-            step.pressure_gpa_target = plan->steps[plan->n_steps - 1].pressure_gpa_target;
     }
+    if ((step.kind == PLAN_ISOBAR || step.kind == PLAN_DEFLATE) && plan->n_steps > 0)
+        step.pressure_gpa_target = plan->steps[plan->n_steps - 1].pressure_gpa_target;
     int code = record_read(list, call, FIELDS[make].fields, FIELDS[make].n_fields, &step, err);
     if (code < 0)
         return code;
@@ -163,8 +236,7 @@ static int build(struct plan *plan, const struct record_list *list, struct err *
             return record_refuse(list, i, ERR_CONFIG, err,
                                  have_cell ? "given twice; one sequence is for one cell"
                                            : "expected cell { ... } before the first step");
-        int code = have_cell ? add_step(plan, list, i, make, err)
-                             : record_read(list, i, FIELDS[make].fields, FIELDS[make].n_fields, &plan->cell, err);
+        int code = have_cell ? add_step(plan, list, i, make, err) : plan_read_cell(&plan->cell, list, i, err);
         if (code < 0)
             return code;
         have_cell = true;
@@ -203,8 +275,10 @@ void plan_print(const struct plan *plan, FILE *stream)
     fprintf(stream, "cell");
     print_text(stream, "name", cell->name);
     fprintf(stream, " culet_um=%.17g", cell->culet_um);
+    print_text(stream, "gasket", cell->gasket);
     print_text(stream, "medium", cell->medium);
-    fprintf(stream, " pressure_gpa_max=%.17g membrane_bar_max=%.17g\n", cell->pressure_gpa_max, cell->membrane_bar_max);
+    fprintf(stream, " hydrostatic_gpa_max=%.17g pressure_gpa_max=%.17g membrane_bar_max=%.17g\n",
+            cell->hydrostatic_gpa_max, cell->pressure_gpa_max, cell->membrane_bar_max);
     for (int32_t i = 0; i < plan->n_steps; i++)
         print_step(stream, i, &plan->steps[i]);
 }
@@ -227,7 +301,7 @@ static int hash_plan(struct plan *plan, struct err *err)
     return 0;
 }
 
-int plan_load(struct plan *ret_plan, const char *path, struct err *err)
+int plan_read(struct plan *ret_plan, const char *text, const char *name, struct err *err)
 {
     static const struct sandbox_rules RULES = {.what = "sequence",
                                                .constructors = CONSTRUCTORS,
@@ -236,10 +310,14 @@ int plan_load(struct plan *ret_plan, const char *path, struct err *err)
     struct plan *plan = calloc(1, sizeof *plan);
     struct record_list *list = NULL;
     if (!plan)
-        return err_set(err, ERR_SYSTEM, "no memory for the plan of %s", path);
-    int code = sandbox_read_file(plan->source, sizeof plan->source, path, err);
+        return err_set(err, ERR_SYSTEM, "no memory for the plan of %s", name);
+    int code = 0;
+    if (strlen(text) < sizeof plan->source)
+        memcpy(plan->source, text, strlen(text) + 1);
+    else
+        code = err_set(err, ERR_CONFIG, "%s is longer than %zu bytes", name, sizeof plan->source - 1);
     if (code == 0)
-        code = sandbox_evaluate(&list, plan->source, path, &RULES, err);
+        code = sandbox_evaluate(&list, plan->source, name, &RULES, err);
     if (code == 0)
         code = build(plan, list, err);
     if (code == 0)
@@ -248,6 +326,18 @@ int plan_load(struct plan *ret_plan, const char *path, struct err *err)
         *ret_plan = *plan;
     free(list);
     free(plan);
+    return code;
+}
+
+int plan_load(struct plan *ret_plan, const char *path, struct err *err)
+{
+    char *text = malloc(PLAN_TEXT_MAX);
+    if (!text)
+        return err_set(err, ERR_SYSTEM, "no memory for the plan of %s", path);
+    int code = sandbox_read_file(text, PLAN_TEXT_MAX, path, err);
+    if (code == 0)
+        code = plan_read(ret_plan, text, path, err);
+    free(text);
     return code;
 }
 
@@ -262,6 +352,9 @@ int plan_load(struct plan *ret_plan, const char *path, struct err *err)
 /* A few averaged rubies to find the pressure that the hand left. */
 #define PRELOADED_S_MIN 10.0
 #define PRELOADED_S_MAX 300.0
+/* The same for a deflated cell, and the hands that empty the membrane and lock the cell. */
+#define DEFLATE_S_MIN 10.0
+#define DEFLATE_S_MAX 1800.0
 
 void plan_estimate_step(const struct plan *plan, int32_t step_index, double *ret_s_min, double *ret_s_max)
 {
@@ -272,6 +365,9 @@ void plan_estimate_step(const struct plan *plan, int32_t step_index, double *ret
     if (step->kind == PLAN_ISOBAR) {
         *ret_s_min = step->duration_s;
         *ret_s_max = step->duration_s * 1.1;
+    } else if (step->kind == PLAN_DEFLATE) {
+        *ret_s_min = DEFLATE_S_MIN;
+        *ret_s_max = DEFLATE_S_MAX;
     } else if (step->kind != PLAN_PRELOADED) {
         assert(step_index > 0);
         double rise_gpa = step->pressure_gpa_target - plan->steps[step_index - 1].pressure_gpa_target;

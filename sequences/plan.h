@@ -15,20 +15,29 @@
 #define PLAN_STEPS_MAX 256
 #define PLAN_TEXT_MAX 65536 /* bytes of Lua source */
 
-enum plan_kind { PLAN_PRELOADED, PLAN_LOAD, PLAN_UNLOAD, PLAN_ISOBAR, PLAN_KIND_COUNT };
+enum plan_kind {
+    PLAN_PRELOADED,
+    PLAN_LOAD,
+    PLAN_UNLOAD,
+    PLAN_ISOBAR,
+    PLAN_DEFLATE, /* the membrane is emptied and the cell locked, by hand: measured, not driven; no change follows */
+    PLAN_KIND_COUNT
+};
 
 struct plan_cell {
-    char name[32];           /* the cell's own name; "" when the sequence gives none */
-    double culet_um;         /* > 0 */
-    char medium[48];         /* pressure medium, as written */
-    double pressure_gpa_max; /* the cell's limit, sample pressure */
-    double membrane_bar_max; /* the cell's limit, membrane pressure */
+    char name[32];              /* the cell's own name; "" when the sequence gives none */
+    double culet_um;            /* > 0 */
+    char gasket[48];            /* as written; "" when not given */
+    char medium[48];            /* pressure medium, as written */
+    double hydrostatic_gpa_max; /* above it the medium is no fluid; by the medium unless given; infinite: none known */
+    double pressure_gpa_max;    /* the cell's limit, sample pressure */
+    double membrane_bar_max;    /* the cell's limit, membrane pressure */
 };
 
 struct plan_step {
     enum plan_kind kind;
     int line;                   /* in the sequence file */
-    double pressure_gpa_target; /* preloaded: `at`; load, unload: `to`; isobar: that of the step before */
+    double pressure_gpa_target; /* preloaded: `at`; load, unload: `to`; isobar, deflate: that of the step before */
     double rate_bar_per_min;    /* load, unload; 0 < rate <= 20; default 2 */
     double duration_s;          /* isobar */
     int32_t n_scans;            /* isobar; 0 without `scan`; default 1 with it */
@@ -53,6 +62,23 @@ const char *plan_kind_name(enum plan_kind kind);
  * each with file and line), ERR_LIMIT (a target above the cell's own limit; time or memory of the evaluation used up).
  * `plan` is about 100 kB: keep it static or on the heap. */
 int plan_load(struct plan *ret_plan, const char *path, struct err *err);
+
+/* The same from a text that is at hand, such as the one recorded with a run; `name` is what sentences call it. */
+int plan_read(struct plan *ret_plan, const char *text, const char *name, struct err *err);
+
+/* The call cell { ... } of any file that is read by the sandbox. Errors: ERR_CONFIG. */
+struct record_list;
+struct record_field;
+const struct record_field *plan_cell_fields(int *ret_n_fields); /* of a struct plan_cell */
+int plan_read_cell(struct plan_cell *ret_cell, const struct record_list *list, int32_t call, struct err *err);
+
+/* Up to which pressure a medium stays hydrostatic at room temperature, GPa; infinite for helium and for a medium that
+ * is not known. Known by the words of its name: methanol-ethanol 10, neon 15, nitrogen 3 (Klotz et al., J. Phys. D 42,
+ * 075413 (2009), rounded down), argon 9 (the customary figure; gradients are seen in it from 2 GPa). */
+double plan_hydrostatic_gpa(const char *medium);
+
+/* The first step whose target lies above the cell's hydrostatic limit, which is said and not refused; -1: none. */
+int32_t plan_find_nonhydrostatic(const struct plan *plan);
 
 /* The canonical text of the plan, one line per step, every number printed so that it reads back exactly (%.17g). */
 void plan_print(const struct plan *plan, FILE *stream);

@@ -89,6 +89,7 @@ struct recipe {
     struct night_readings readings;
     struct random random;
     double mean_gpa; /* of the last three readings, one every 5 s */
+    double peak_gpa; /* its largest value in the direction of the change */
     double last_gpa[3];
     int n_seconds;
 };
@@ -125,11 +126,12 @@ static void recipe_hold(struct recipe *recipe, struct night_change *change)
     change->is_done = true;
 }
 
-/* Moves at a rate until the mean reading satisfies the condition; false at the membrane's limit or after a day. */
-static bool recipe_move(struct recipe *recipe, struct night_change *change, double bar_per_s, double membrane_bar_max,
-                        double until_gpa)
+/* Ramps until the mean reading is at the target, or (back) until it has dropped by 0.01 GPa from its peak; false at the
+ * membrane's limit or after a day. */
+static bool recipe_move(struct recipe *recipe, struct night_change *change, double bar_per_s, double membrane_bar_max)
 {
-    double sign = bar_per_s > 0.0 ? 1.0 : -1.0;
+    bool is_ramp = bar_per_s * change->direction > 0.0;
+    recipe->peak_gpa = is_ramp ? -INFINITY : change->direction * recipe->mean_gpa;
     for (int s = 0; s < 86400; s++) {
         double next_bar = recipe->input.membrane_bar_setpoint + bar_per_s;
         if (next_bar < 0.0 || next_bar > membrane_bar_max)
@@ -138,7 +140,9 @@ static bool recipe_move(struct recipe *recipe, struct night_change *change, doub
         double truth_gpa = recipe_truth(recipe);
         change->overshoot_gpa = fmax(change->overshoot_gpa, change->direction * (truth_gpa - change->target_gpa));
         change->change_s += 1.0;
-        if (sign * (recipe->mean_gpa - until_gpa) >= 0.0)
+        double mean_gpa = change->direction * recipe->mean_gpa;
+        recipe->peak_gpa = fmax(recipe->peak_gpa, mean_gpa);
+        if (is_ramp ? mean_gpa >= change->direction * change->target_gpa : mean_gpa <= recipe->peak_gpa - 0.01)
             return true;
     }
     return false;
@@ -153,10 +157,9 @@ static void play_recipe(struct tally *tally, const struct cell *cell, uint64_t s
         struct night_change change = {.direction = ladder_gpa[i] > ladder_gpa[i - 1] ? 1 : -1,
                                       .target_gpa = ladder_gpa[i],
                                       .overshoot_gpa = -INFINITY};
-        double rate = change.direction * 2.0 / 60.0;
-        bool is_there = recipe_move(&recipe, &change, rate, cell->membrane_bar_max, change.target_gpa);
-        double drop_gpa = recipe.mean_gpa - 0.01 * change.direction;
-        if (!is_there || !recipe_move(&recipe, &change, -change.direction * 0.1, cell->membrane_bar_max, drop_gpa)) {
+        double rate = change.direction * 2.0 / 60.0, back = -change.direction * 6.0 / 60.0;
+        if (!recipe_move(&recipe, &change, rate, cell->membrane_bar_max) ||
+            !recipe_move(&recipe, &change, back, cell->membrane_bar_max)) {
             tally->n_refused++;
             return;
         }

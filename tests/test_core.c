@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "controller/core.h"
 #include "sim/plant.h"
+#include "tests/nights/night.h"
 
 #define BAR_MAX 130.0
 #define RECORD_MAX 400000
@@ -42,6 +43,7 @@ struct bench {
     int n_starts, n_aborts, n_analyses, n_setpoints, finished; /* finished: -1 not yet */
     uint32_t reasons;
     bool goes_on;
+    double deflated_gpa;
     enum gone gone;
     enum core_phase phase_before; /* the step: its last set point may come with the end of the phase */
     struct record *record;
@@ -50,38 +52,9 @@ struct bench {
 static struct core_settings make_settings(void)
 {
     struct core_settings settings;
-    memset(&settings, 0, sizeof settings);
-    settings.loading = (struct loading_settings){.membrane_bar_max = BAR_MAX,
-                                                 .pressure_gpa_max = 8.0,
-                                                 .leash_bar = 0.5,
-                                                 .back_off_bar_per_s = 0.1,
-                                                 .short_gpa = 0.03,
-                                                 .half_width_bar = 5.0,
-                                                 .creep_s_max = 2700.0,
-                                                 .taper_s = 300.0,
-                                                 .drop_gpa = 0.008,
-                                                 .watch_s = 480.0};
-    settings.interlock = (struct interlock_settings){.membrane_stale_s = 20.0,
-                                                     .ruby_stale_s = 60.0,
-                                                     .ruby_rejected_max = 5,
-                                                     .beam_stale_s = 60.0,
-                                                     .current_ma_min = 20.0,
-                                                     .current_ma_resume = 24.0,
-                                                     .beam_settle_s = 10.0,
-                                                     .pressure_gpa_max = 8.0};
-    settings.slew_bar_per_min_max = 8.0;
-    settings.needs_detector = 1;
-    settings.steps[settings.n_steps++] = (struct plan_step){.kind = PLAN_PRELOADED, .pressure_gpa_target = 0.1};
-    for (int i = 0; i < 2; i++) {
-        settings.steps[settings.n_steps++] = (struct plan_step){
-            .kind = i ? PLAN_UNLOAD : PLAN_LOAD, .pressure_gpa_target = i ? 1.0 : 1.5, .rate_bar_per_min = 2.0};
-        settings.steps[settings.n_steps++] = (struct plan_step){.kind = PLAN_ISOBAR,
-                                                                .duration_s = 1800.0,
-                                                                .n_scans = i ? 0 : 2,
-                                                                .n_frames = 6000,
-                                                                .frame_time_s = 0.1,
-                                                                .drift_gpa_max = 0.12};
-    }
+    night_default_settings(&settings);
+    night_add_change(&settings, 1.5, 0.1, 1800.0, 2);
+    night_add_change(&settings, 1.0, 1.5, 1800.0, 0);
     return settings;
 }
 
@@ -151,6 +124,10 @@ static void execute(struct bench *bench, const struct action *action)
     case ACTION_HOLD:
         bench->reasons = (uint32_t)action->integer[0];
         bench->goes_on = action->integer[1] != 0;
+        break;
+    case ACTION_PHASE:
+        if (action->integer[1] == CORE_DEFLATED && action->value[PHASE_STATE] == 1.0)
+            bench->deflated_gpa = action->value[PHASE_PRESSURE_GPA];
         break;
     case ACTION_FINISHED:
         bench->finished = (int)action->integer[0];
@@ -342,6 +319,48 @@ static void a_preload_takes_eight_readings(void **state)
     int64_t from_ns = bench.now_ns;
     assert_true(run_to(&bench, CORE_JOURNAL, 1, 200));
     assert_true(s_from_ns(bench.now_ns - from_ns) >= 7 * 3.0);
+}
+
+static void a_deflated_cell_is_waited_for_and_measured(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 1);
+    bench.core.settings.n_steps = 3;
+    bench.core.settings.needs_detector = 0;
+    bench.core.settings.steps[1] = (struct plan_step){.kind = PLAN_DEFLATE, .pressure_gpa_target = 0.1};
+    bench.core.settings.steps[2] = (struct plan_step){.kind = PLAN_ISOBAR, .duration_s = 1800.0, .drift_gpa_max = 0.12};
+    bench.plant.membrane_bar = bench.input.membrane_bar_setpoint = 3.0;
+    assert_true(run_to(&bench, CORE_DEFLATED, 1, 200));
+    run_s(&bench, 600);
+    assert_int_equal(bench.core.phase, CORE_DEFLATED); /* nobody has come yet */
+    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE);
+    char sentence[200];
+    core_sentence(bench.reasons | HOLD_RUBY_LINK, sentence, sizeof sentence);
+    assert_string_equal(sentence, "no link to the spectrometer; "
+                                  "waiting for the membrane to be emptied and the cell locked");
+    core_sentence(bench.reasons, sentence, 20); /* too short for a sentence: none, and no overrun */
+    assert_string_equal(sentence, "");
+    bench.input.membrane_bar_setpoint = 0.6;
+    run_s(&bench, 600);
+    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE); /* nearly empty is not empty */
+    bench.input.membrane_bar_setpoint = 0.0;
+    run_s(&bench, 9);
+    assert_int_equal(bench.reasons, 0);
+    lose(&bench, GONE_MEMBRANE); /* empty a moment ago is not known to be empty */
+    run_s(&bench, 100);
+    assert_int_equal(bench.core.phase, CORE_DEFLATED);
+    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE | HOLD_MEMBRANE_LINK);
+    assert_int_equal(bench.core.n_readings, 0);
+    regain(&bench);
+    second(&bench);
+    int64_t from_ns = bench.now_ns;
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 200));
+    assert_true(s_from_ns(bench.now_ns - from_ns) >= 6 * 3.0);
+    assert_true(fabs(bench.deflated_gpa - plant_pressure_gpa(&bench.plant)) < 0.03);
+    run_s(&bench, 2400);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_setpoints, 0); /* measured, not driven */
 }
 
 static void a_night_goes_through_all_steps(void **state)
@@ -592,6 +611,7 @@ int main(void)
         cmocka_unit_test(waiting_names_what_is_missing),
         cmocka_unit_test(no_step_begins_before_its_intent_is_durable),
         cmocka_unit_test(a_preload_takes_eight_readings),
+        cmocka_unit_test(a_deflated_cell_is_waited_for_and_measured),
         cmocka_unit_test(a_night_goes_through_all_steps),
         cmocka_unit_test(hold_and_resume_in_every_phase),
         cmocka_unit_test(stop_in_every_phase_with_anything_gone),

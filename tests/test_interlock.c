@@ -175,6 +175,61 @@ static void only_a_resume_clears_what_a_person_has_to_look_at(void **state)
     assert_int_equal(reasons_at(&interlock, 102.0), 0);
 }
 
+static void one_instrument_gives_one_reason_at_a_time(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0); /* a link that is lost is not also stale, nor are its spectra rejected */
+    for (int i = 0; i < settings.ruby_rejected_max + 2; i++)
+        send(&interlock, EVENT_RUBY_REJECTED, 101.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 900.0), HOLD_MEMBRANE_STALE | HOLD_RUBY_REJECTED | HOLD_BEAM);
+    send(&interlock, EVENT_SPECTROMETER_LOST, 900.0, 0.0);
+    send(&interlock, EVENT_MEMBRANE_LOST, 900.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 900.0), HOLD_MEMBRANE_LINK | HOLD_RUBY_LINK | HOLD_BEAM);
+    send(&interlock, EVENT_SPECTROMETER_FOUND, 901.0, 0.0); /* found again, but its last words stand */
+    send(&interlock, EVENT_MEMBRANE_FOUND, 901.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 901.0), HOLD_MEMBRANE_STALE | HOLD_RUBY_REJECTED | HOLD_BEAM);
+    refresh(&interlock, 902.0);
+    assert_int_equal(reasons_at(&interlock, 902.0), 0);
+}
+
+static void the_limits_themselves_are_allowed(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    send(&interlock, EVENT_RUBY, 101.0, settings.pressure_gpa_max);
+    send(&interlock, EVENT_BEAM, 101.0, settings.current_ma_min);
+    assert_int_equal(reasons_at(&interlock, 101.0), 0);
+    send(&interlock, EVENT_RUBY, 102.0, -INFINITY); /* low is no danger */
+    assert_int_equal(reasons_at(&interlock, 102.0), 0);
+    send(&interlock, EVENT_RUBY, 103.0, INFINITY);
+    assert_int_equal(reasons_at(&interlock, 103.0), HOLD_PRESSURE_LIMIT);
+}
+
+/* Slower readings are not staler: two intervals may pass beside what is always allowed. */
+static void a_slow_cadence_is_waited_for(void **state)
+{
+    (void)state;
+    for (double every_s = 0.0; every_s <= 60.0; every_s += 15.0) {
+        struct interlock interlock = quiet(100.0);
+        interlock.ruby_every_s = every_s;
+        double last_s = 100.0 + settings.ruby_stale_s + 2.0 * every_s;
+        assert_false(reasons_at(&interlock, last_s - 0.1) & HOLD_RUBY_STALE);
+        assert_true(reasons_at(&interlock, last_s + 0.1) & HOLD_RUBY_STALE);
+    }
+}
+
+/* What a step does not need does not stop it. */
+static void every_reason_stops_something_and_only_that(void **state)
+{
+    (void)state;
+    const uint32_t scan_only = HOLD_DETECTOR_LINK | HOLD_BEAM | HOLD_SCAN, both = HOLD_JOURNAL | HOLD_OPERATOR;
+    for (int bit = 0; bit < 13; bit++) {
+        uint32_t reason = UINT32_C(1) << bit;
+        assert_int_equal((HOLD_REASONS_SCAN & reason) != 0, ((scan_only | both) & reason) != 0);
+        assert_int_equal((HOLD_REASONS_PRESSURE & reason) != 0, (scan_only & reason) == 0);
+    }
+}
+
 static void the_sentence_names_the_most_serious_first(void **state)
 {
     (void)state;
@@ -216,6 +271,10 @@ int main(void)
         cmocka_unit_test(what_is_not_renewed_is_stale),
         cmocka_unit_test(the_beam_has_to_settle),
         cmocka_unit_test(only_a_resume_clears_what_a_person_has_to_look_at),
+        cmocka_unit_test(one_instrument_gives_one_reason_at_a_time),
+        cmocka_unit_test(the_limits_themselves_are_allowed),
+        cmocka_unit_test(a_slow_cadence_is_waited_for),
+        cmocka_unit_test(every_reason_stops_something_and_only_that),
         cmocka_unit_test(the_sentence_names_the_most_serious_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,7 +122,8 @@ static void the_hash_is_of_the_plan_and_not_of_the_text(void **state)
     expect_plan(HEAD "\n-- the same in other words\nlocal to = 33 load { rate = '120 bar/h', to = to .. ' kbar' }");
     assert_true(plan.hash == hash);
     assert_string_equal(printed(&plan), before);
-    assert_string_equal(before, "cell name=\"\" culet_um=600 medium=\"m\" pressure_gpa_max=8 membrane_bar_max=130\n"
+    assert_string_equal(before, "cell name=\"\" culet_um=600 gasket=\"\" medium=\"m\" hydrostatic_gpa_max=inf "
+                                "pressure_gpa_max=8 membrane_bar_max=130\n"
                                 "0 preloaded pressure_gpa_target=0.10000000000000001\n"
                                 "1 load pressure_gpa_target=3.2999999999999998 rate_bar_per_min=2\n");
     uint64_t fnv = UINT64_C(14695981039346656037);
@@ -168,6 +169,45 @@ static void the_estimate_adds_up(void **state)
     assert_true(fabs(s_min - (210 + 1200)) < 1e-6);
 }
 
+static void a_deflated_cell_keeps_its_pressure_and_may_be_held(void **state)
+{
+    (void)state;
+    double s_min, s_max;
+    expect_plan(HEAD "load { to = '1.1 GPa' } deflate {} isobar { duration = '1 h' }");
+    assert_int_equal(plan.n_steps, 4);
+    assert_int_equal(plan.steps[2].kind, PLAN_DEFLATE);
+    assert_string_equal(plan_kind_name(PLAN_DEFLATE), "deflate");
+    assert_true(plan.steps[2].pressure_gpa_target == 1.1 && plan.steps[3].pressure_gpa_target == 1.1);
+    assert_true(plan.steps[2].rate_bar_per_min == 0 && plan.steps[2].duration_s == 0);
+    plan_estimate_step(&plan, 2, &s_min, &s_max);
+    assert_true(s_min == 10 && s_max == 1800);
+}
+
+static void a_medium_has_a_hydrostatic_limit_or_is_given_one(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *medium;
+        double gpa_max;
+    } MEDIA[] = {
+        {"methanol-ethanol 4:1", 10}, {"4:1 Methanol/Ethanol", 10}, {"neon", 15},           {"Ne", INFINITY},
+        {"solid argon", 9},           {"helium", INFINITY},         {"methanol", INFINITY}, {"xenon", INFINITY}};
+    for (size_t i = 0; i < sizeof MEDIA / sizeof MEDIA[0]; i++)
+        assert_true(plan_hydrostatic_gpa(MEDIA[i].medium) == MEDIA[i].gpa_max);
+    expect_plan(
+        "cell { culet_um = 300, medium = 'argon', gasket = 'rhenium', pressure_gpa_max = 20, membrane_bar_max = 130 }"
+        "preloaded { at = '0.1 GPa' } load { to = '9 GPa' } load { to = '9.1 GPa' }");
+    assert_string_equal(plan.cell.gasket, "rhenium");
+    assert_true(plan.cell.hydrostatic_gpa_max == 9);
+    assert_int_equal(plan_find_nonhydrostatic(&plan), 2); /* said, not refused */
+    expect_plan("cell { culet_um = 300, medium = 'argon', hydrostatic_gpa_max = 2, pressure_gpa_max = 20, "
+                "membrane_bar_max = 130 } preloaded { at = '0.1 GPa' } load { to = '9 GPa' }");
+    assert_true(plan.cell.hydrostatic_gpa_max == 2);
+    assert_int_equal(plan_find_nonhydrostatic(&plan), 1);
+    expect_plan(HEAD "load { to = '8 GPa' }");
+    assert_int_equal(plan_find_nonhydrostatic(&plan), -1);
+}
+
 /* ---- refusals ------------------------------------------------------------------------------------------------ */
 
 struct refusal {
@@ -203,10 +243,23 @@ static const struct refusal REFUSALS[] = {
     {HEAD "for i = 1, 300 do isobar { duration = '1 h' } end",
      ERR_CONFIG,
      {"more than 257 steps or sections in one sequence"}},
+    {HEAD "deflate {}\nload { to = '1 GPa' }",
+     ERR_CONFIG,
+     {":4: load: follows deflate (line 3): the cell is locked", "begin another sequence with preloaded"}},
+    {HEAD "deflate {} isobar { duration = '1 h' }\nunload { to = '0 GPa' }",
+     ERR_CONFIG,
+     {":4: unload: follows deflate"}},
+    {HEAD "deflate {} deflate {}", ERR_CONFIG, {":3: deflate: follows deflate (line 3)"}},
+    {HEAD "deflate {} isobar { duration = '1 h' } isobar { duration = '1 h' }", ERR_CONFIG, {"follows another isobar"}},
+    {CELL "deflate {}", ERR_CONFIG, {":2: deflate: expected preloaded { at"}},
     /* keys */
+    {HEAD "deflate { to = '0 GPa' }", ERR_CONFIG, {":3: deflate: unknown key 'to'"}},
+    {"cell { culet_um = 600, medium = 'm', hydrostatic_gpa_max = '9 GPa' }",
+     ERR_CONFIG,
+     {"hydrostatic_gpa_max = \"9 GPa\": expected a plain number"}},
     {HEAD "\nlod { to = '1 GPa' }",
      ERR_CONFIG,
-     {":4: unknown name 'lod'; nearest is 'load'", "known: cell, preloaded, load, unload, isobar"}},
+     {":4: unknown name 'lod'; nearest is 'load'", "known: cell, preloaded, load, unload, isobar, deflate"}},
     {HEAD "load { to = '1 GPa', rat = '2 bar/min' }",
      ERR_CONFIG,
      {":3: load: unknown key 'rat'; nearest is 'rate'", "known: to, rate"}},
@@ -462,6 +515,8 @@ int main(void)
         cmocka_unit_test(the_hash_is_of_the_plan_and_not_of_the_text),
         cmocka_unit_test(pairs_is_sorted_and_nothing_shows_an_address),
         cmocka_unit_test(the_estimate_adds_up),
+        cmocka_unit_test(a_deflated_cell_keeps_its_pressure_and_may_be_held),
+        cmocka_unit_test(a_medium_has_a_hydrostatic_limit_or_is_given_one),
         cmocka_unit_test(what_cannot_be_is_refused_in_a_sentence),
         cmocka_unit_test(what_reaches_outside_is_unknown),
         cmocka_unit_test(time_and_memory_are_bounded),

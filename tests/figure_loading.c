@@ -1,0 +1,276 @@
+/*
+ * figure_loading FOLDER [SEED]: plays nights in virtual time and writes what tests/figures/ draws (`make figures`), one
+ * .dat file per kind of curve; the first line of each names its columns and their units. Nothing is judged here: the
+ * tests do that.
+ *
+ *   ladder  the ladder of Cornet et al. (Fig. S7), 0.1 .. 7 GPa and down again, isobars of 3 h, on one cell
+ *   load    1.5 to 3.3 GPa in four ways, each from the same state of the same cell, so that it slips at the same times
+ *   drift   all isobars of the ladder on many cells, with and without the back-off
+ *
+ * The cells are those of the rehearsal (plant_init): SEED, 1 when not given, and the following.
+ */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "tests/nights/night.h"
+
+#define ISOBAR_S 10800.0
+#define N_SEEDS 12
+#define LADDER_EVERY_S 30
+#define LOAD_EVERY_S 5
+#define DRIFT_EVERY_S 60
+#define STATE_ISOBAR ((int)LOADING_STATE_COUNT) /* beside the states of the loading protocol */
+#define STATE_NONE (-1)
+
+static const struct night_readings readings = {
+    .pressure_gpa_sigma = 0.005, .temperature_gpa_per_k = 0.02, .membrane_bar_sigma = 0.005};
+static const double ladder_gpa[] = {0.1, 1.5, 3.3, 4.9, 6.3, 7.0, 6.3, 4.9, 3.3, 1.5};
+
+#define N_RUNGS ((int)(sizeof ladder_gpa / sizeof ladder_gpa[0]))
+
+static const char *folder;
+
+static FILE *open_data(const char *name, const char *columns)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s.dat", folder, name);
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        perror(path);
+        exit(1);
+    }
+    fprintf(file, "# %s\n", columns);
+    return file;
+}
+
+static void close_data(FILE *file)
+{
+    bool is_written = !ferror(file);
+    if (fclose(file) || !is_written) {
+        fprintf(stderr, "figure_loading: a data file could not be written; is the disk full?\n");
+        exit(1);
+    }
+}
+
+static void begin(struct night *night, uint64_t seed, enum loading_back_off back_off)
+{
+    static struct core_settings settings;
+    struct plant plant;
+    night_default_settings(&settings);
+    settings.loading.back_off = back_off;
+    for (int i = 1; i < N_RUNGS; i++)
+        night_add_change(&settings, ladder_gpa[i], ladder_gpa[i - 1], ISOBAR_S, 0);
+    plant_init(&plant, seed, ladder_gpa[0]);
+    night_begin(night, &settings, &plant, &readings, seed);
+}
+
+static int state_of(const struct night *night)
+{
+    if (night->core.phase == CORE_ISOBAR)
+        return STATE_ISOBAR;
+    return night->core.phase == CORE_LOADING ? (int)night->core.loading.state : STATE_NONE;
+}
+
+static double target_gpa(const struct night *night)
+{
+    return night->n_changes > 0 ? night->changes[night->n_changes - 1].target_gpa : ladder_gpa[0];
+}
+
+/* Writes when the protocol was in which state, a line per stay. */
+struct stays {
+    FILE *file;
+    int state;
+    double from_h;
+};
+
+static void note_state(struct stays *stays, double t_h, int state, double target)
+{
+    if (state == stays->state)
+        return;
+    if (stays->state != STATE_NONE && t_h > stays->from_h)
+        fprintf(stays->file, "%.4f %.4f %d %.2f %s\n", stays->from_h, t_h, stays->state, target,
+                stays->state == STATE_ISOBAR ? "isobar" : loading_state_name((enum loading_state)stays->state));
+    stays->state = state;
+    stays->from_h = t_h;
+}
+
+#define STAYS_COLUMNS "from_h to_h state target_gpa state_name"
+
+/* ---- ladder -------------------------------------------------------------------------------------------------- */
+
+static void write_ladder(uint64_t seed)
+{
+    static struct night night;
+    struct stays stays = {.file = open_data("ladder_states", STAYS_COLUMNS), .state = STATE_NONE};
+    FILE *file = open_data("ladder", "t_h membrane_bar pressure_gpa_true pressure_gpa_ruby target_gpa state");
+    begin(&night, seed, LOADING_BACK_OFF_CALIBRATE);
+    double t_h = 0.0, target = ladder_gpa[0];
+    for (int64_t s = 0; night_step(&night); s++) {
+        t_h = (double)s / 3600.0;
+        note_state(&stays, t_h, state_of(&night), target);
+        target = target_gpa(&night);
+        if (s % LADDER_EVERY_S == 0 && night.n_changes > 0)
+            fprintf(file, "%.4f %.3f %.4f %.4f %.2f %d\n", t_h, night.plant.membrane_bar,
+                    plant_pressure_gpa(&night.plant), night.core.interlock.pressure_gpa, target, state_of(&night));
+    }
+    note_state(&stays, t_h, STATE_NONE, target);
+    close_data(file);
+    close_data(stays.file);
+    printf("ladder: seed %llu, %d isobars, %.1f h, %s\n", (unsigned long long)seed, night.n_isobars, t_h,
+           night.is_finished ? "finished" : "not finished");
+}
+
+/* ---- one load in four ways ----------------------------------------------------------------------------------- */
+
+#define LOAD_COLUMNS "t_h membrane_bar pressure_gpa_true pressure_gpa_ruby is_isobar"
+#define LOAD_S 10800 /* shorter than any change and its isobar */
+
+static void write_load(FILE *file, FILE *starts, const char *name, struct night *night)
+{
+    bool is_started = false;
+    struct stays stays = {.state = STATE_NONE};
+    char states[64];
+    snprintf(states, sizeof states, "%s_states", name);
+    stays.file = open_data(states, STAYS_COLUMNS);
+    for (int s = 0; s < LOAD_S && night_step(night); s++) {
+        double t_h = s / 3600.0, truth_gpa = plant_pressure_gpa(&night->plant);
+        bool is_isobar = night->core.phase == CORE_ISOBAR;
+        note_state(&stays, t_h, state_of(night), target_gpa(night));
+        if (is_isobar && !is_started)
+            fprintf(starts, "%.4f %.4f %s\n", t_h, truth_gpa, name);
+        is_started = is_started || is_isobar;
+        if (s % LOAD_EVERY_S == 0)
+            fprintf(file, "%.4f %.3f %.4f %.4f %d\n", t_h, night->plant.membrane_bar, truth_gpa,
+                    night->core.interlock.pressure_gpa, is_isobar);
+    }
+    note_state(&stays, LOAD_S / 3600.0, STATE_NONE, target_gpa(night));
+    close_data(stays.file);
+}
+
+/* The plain recipe: ramp at 2 bar/min until the mean of three readings is at the target, then (or not) back off at
+ * 6 bar/min until it is 0.01 GPa below its largest. */
+static void write_recipe(FILE *file, FILE *starts, const char *name, const struct night *from, double target,
+                         bool has_back_off)
+{
+    enum { RAMP, BACK_OFF, HOLD } state = RAMP;
+    struct plant plant = from->plant;
+    struct plant_input input = from->input;
+    struct random random = from->random;
+    double last_gpa[3] = {0}, largest_gpa = 0.0;
+    input.slew_bar_per_s = 0.1;
+    input.membrane_bar_setpoint = plant.membrane_bar;
+    for (int s = 0; s < LOAD_S; s++) {
+        plant_step(&plant, 0.5, &input);
+        plant_step(&plant, 0.5, &input);
+        double truth_gpa = plant_pressure_gpa(&plant);
+        if (s % LOAD_EVERY_S == 0) {
+            memmove(last_gpa, last_gpa + 1, 2 * sizeof last_gpa[0]);
+            last_gpa[2] = truth_gpa + readings.pressure_gpa_sigma * random_normal(&random) +
+                          readings.temperature_gpa_per_k * (plant.temperature_k - 296.0);
+            fprintf(file, "%.4f %.3f %.4f %.4f %d\n", s / 3600.0, plant.membrane_bar, truth_gpa, last_gpa[2],
+                    state == HOLD);
+        }
+        double mean_gpa = (last_gpa[0] + last_gpa[1] + last_gpa[2]) / 3.0;
+        largest_gpa = fmax(largest_gpa, mean_gpa);
+        bool is_there = state == RAMP ? mean_gpa >= target : state == BACK_OFF && mean_gpa <= largest_gpa - 0.01;
+        if (is_there)
+            state = state == RAMP && has_back_off ? BACK_OFF : HOLD;
+        if (is_there && state == HOLD)
+            fprintf(starts, "%.4f %.4f %s\n", s / 3600.0, truth_gpa, name);
+        input.membrane_bar_setpoint += state == RAMP ? 2.0 / 60.0 : state == BACK_OFF ? -0.1 : 0.0;
+        input.membrane_bar_setpoint = fmax(0.0, input.membrane_bar_setpoint);
+    }
+}
+
+static void write_loads(uint64_t seed)
+{
+    static struct night night, same;
+    static const char *const names[] = {"load_protocol", "load_no_back_off", "load_recipe", "load_ramp"};
+    FILE *starts = open_data("load_starts", "t_h pressure_gpa_true name");
+    begin(&night, seed, LOADING_BACK_OFF_CALIBRATE);
+    while (night.n_isobars < 1 && night_step(&night))
+        continue;
+    assert(night.n_isobars == 1); /* at 1.5 GPa; the load to 3.3 GPa comes next */
+    for (int i = 0; i < 4; i++) {
+        FILE *file = open_data(names[i], LOAD_COLUMNS);
+        same = night;
+        if (i == 1)
+            same.core.settings.loading.back_off = LOADING_BACK_OFF_NONE;
+        if (i < 2)
+            write_load(file, starts, names[i], &same);
+        else
+            write_recipe(file, starts, names[i], &same, ladder_gpa[2], i == 2);
+        close_data(file);
+    }
+    close_data(starts);
+    printf("load: seed %llu, 1.5 to 3.3 GPa in four ways\n", (unsigned long long)seed);
+}
+
+/* ---- drift --------------------------------------------------------------------------------------------------- */
+
+static void write_drift_night(FILE *curves, FILE *departures, struct night *night, uint64_t seed)
+{
+    double start_gpa = 0.0;
+    int rung = 0;
+    int64_t start_s = 0;
+    bool was_isobar = false;
+    for (int64_t s = 0; night_step(night); s++) {
+        bool is_isobar = night->core.phase == CORE_ISOBAR;
+        if (is_isobar && !was_isobar) {
+            rung = night->n_changes;
+            start_s = s;
+            start_gpa = plant_pressure_gpa(&night->plant);
+        }
+        if (is_isobar && (s - start_s) % DRIFT_EVERY_S == 0)
+            fprintf(curves, "%.4f %+.4f %.2f %+d %llu %d\n", (double)(s - start_s) / 3600.0,
+                    plant_pressure_gpa(&night->plant) - start_gpa, target_gpa(night),
+                    night->changes[night->n_changes - 1].direction, (unsigned long long)seed, rung);
+        if (was_isobar && !is_isobar)
+            fprintf(curves, "\n");
+        was_isobar = is_isobar;
+    }
+    for (int i = 0; i < night->n_changes; i++)
+        if (night->changes[i].is_done)
+            fprintf(departures, "%d %.2f %+d %llu %.4f %.4f\n", i + 1, night->changes[i].target_gpa,
+                    night->changes[i].direction, (unsigned long long)seed, night->changes[i].departure_gpa,
+                    night->changes[i].departure_gpa_oracle);
+}
+
+static void write_drifts(uint64_t seed, enum loading_back_off back_off, const char *name)
+{
+    static struct night night;
+    char departures_name[64];
+    snprintf(departures_name, sizeof departures_name, "%s_departure", name);
+    FILE *curves = open_data(name, "t_h departure_gpa target_gpa direction seed rung");
+    FILE *departures =
+        open_data(departures_name, "rung target_gpa direction seed departure_gpa_max departure_gpa_max_oracle");
+    int n_isobars = 0;
+    for (uint64_t k = 0; k < N_SEEDS; k++) {
+        begin(&night, seed + k, back_off);
+        write_drift_night(curves, departures, &night, seed + k);
+        n_isobars += night.n_isobars;
+    }
+    close_data(departures);
+    close_data(curves);
+    printf("%s: seeds %llu to %llu, %d of %d isobars held\n", name, (unsigned long long)seed,
+           (unsigned long long)seed + N_SEEDS - 1, n_isobars, N_SEEDS * (N_RUNGS - 1));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || argc > 3) {
+        fprintf(stderr, "usage: figure_loading FOLDER [SEED]\n");
+        return 2;
+    }
+    folder = argv[1];
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    write_ladder(seed);
+    write_loads(seed);
+    write_drifts(seed, LOADING_BACK_OFF_CALIBRATE, "drift_protocol");
+    write_drifts(seed, LOADING_BACK_OFF_NONE, "drift_no_back_off");
+    return 0;
+}
