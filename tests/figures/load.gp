@@ -29,7 +29,7 @@ set ytics 0.5
 set format x ""
 set key bottom right
 plot states using 1:(0):1:2:(0):(9):(state_color($3)) with boxxyerror fillstyle transparent solid 0.45 noborder linecolor rgb variable notitle, \
-     data("load_protocol") using 1:4 with points pointtype 7 pointsize 0.7 linecolor rgb ruby title "ruby reading, every 5 s", \
+     data("load_protocol") using 1:4 with points pointtype 7 pointsize 0.7 linecolor rgb ruby title "ruby reading, every 3 s", \
      "" using 1:3 with lines linewidth 1.4 linecolor rgb truth title "true (simulated)", \
      goal with lines linewidth 1 dashtype 2 linecolor rgb target title "target"
 
