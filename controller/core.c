@@ -30,17 +30,6 @@ const char *core_phase_name(enum core_phase phase)
     return phase_names[phase];
 }
 
-void core_sentence(uint32_t reasons, char *ret_text, int32_t size)
-{
-    static const char own[] = "waiting for the membrane to be emptied and the cell locked";
-    interlock_sentence(reasons, ret_text, size);
-    size_t used = strlen(ret_text), n_glue = used ? 2 : 0;
-    if (!(reasons & CORE_HOLD_DEFLATE) || used + n_glue + sizeof own > (size_t)size)
-        return;
-    memcpy(ret_text + used, "; ", n_glue);
-    memcpy(ret_text + used + n_glue, own, sizeof own);
-}
-
 static struct action *add(struct core_actions *actions, enum action_kind kind)
 {
     assert(actions->n < CORE_ACTIONS_MAX);
@@ -284,7 +273,7 @@ static void advance_deflated(struct core *core, struct core_actions *actions, ui
     if (!core->is_empty) {
         core->n_readings = 0;
         trend_clear(&core->deflated);
-        reasons |= CORE_HOLD_DEFLATE;
+        reasons |= HOLD_DEFLATE;
     }
     show_reasons(core, actions, reasons, false);
     double pressure_gpa, sigma_gpa;

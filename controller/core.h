@@ -31,9 +31,6 @@
 
 #define CORE_ACTIONS_MAX 16
 
-/* The core's own reason for holding, beside those of the interlock, which judges instruments. */
-#define CORE_HOLD_DEFLATE (1u << 31)
-
 enum core_phase {
     CORE_WAITING,
     CORE_JOURNAL,
@@ -111,8 +108,5 @@ void core_init(struct core *core, const struct core_settings *settings);
 void core_step(struct core *core, const struct event *event, struct core_actions *ret_actions);
 
 const char *core_phase_name(enum core_phase phase);
-
-/* All reasons in sentences, the interlock's first. Writes at most `size` bytes including the NUL. */
-void core_sentence(uint32_t reasons, char *ret_text, int32_t size);
 
 #endif

@@ -2,8 +2,9 @@
  * Why the system holds: all reasons as bits, most serious first, each with a name and a sentence. Pure.
  *
  * Guards are judged by level at every event, before a step and during it, never by an edge; a guard without a fresh
- * value counts as tripped. What a reason stops depends on what the step needs: a pressure change needs the membrane and
- * the ruby; a scan needs the detector and the beam; an isobar without scans needs nothing (the membrane is left alone).
+ * value counts as tripped. HOLD_DEFLATE is the core's own, of the deflate step. What a reason stops depends on what the
+ * step needs: a pressure change needs the membrane and the ruby; a scan needs the detector and the beam; an isobar
+ * without scans needs nothing (the membrane is left alone).
  */
 #ifndef CONTROLLER_INTERLOCK_H
 #define CONTROLLER_INTERLOCK_H
@@ -24,7 +25,8 @@
     X(HOLD_DETECTOR_LINK, 9, "no link to the detector")                                                                \
     X(HOLD_BEAM, 10, "no beam, or the ring current is not known")                                                      \
     X(HOLD_SCAN, 11, "a scan has failed too often; see the log")                                                       \
-    X(HOLD_OPERATOR, 12, "held by the operator")
+    X(HOLD_OPERATOR, 12, "held by the operator")                                                                       \
+    X(HOLD_DEFLATE, 13, "waiting for the membrane to be emptied and the cell locked")
 
 enum hold_reason {
 #define X(name, bit, text) name = 1 << (bit),

@@ -120,7 +120,7 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST}, {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
         {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST}, {HOLD_SCAN, EVENT_SCAN_FAILED},
     };
-    core_sentence(reasons, ret_text, (int32_t)size);
+    interlock_sentence(reasons, ret_text, (int32_t)size);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
         const char *text = loop->last_text[details[i].kind];
         size_t used = strlen(ret_text);

@@ -241,7 +241,7 @@ static void second(struct night *night)
     if (t_s % (int64_t)night->cadence_s == 0)
         send(night, EVENT_RUBY, 0, plant_pressure_gpa(&night->plant) + 0.005 * random_normal(&night->random), 0.005);
     send(night, EVENT_MEMBRANE, 0, plant_membrane_bar(&night->plant), night->input.membrane_bar_setpoint);
-    if (night->core.reasons_shown & CORE_HOLD_DEFLATE)
+    if (night->core.reasons_shown & HOLD_DEFLATE)
         night->input.membrane_bar_setpoint = 0.0; /* a hand, when it is asked for */
 }
 

@@ -334,23 +334,23 @@ static void a_deflated_cell_is_waited_for_and_measured(void **state)
     assert_true(run_to(&bench, CORE_DEFLATED, 1, 200));
     run_s(&bench, 600);
     assert_int_equal(bench.core.phase, CORE_DEFLATED); /* nobody has come yet */
-    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE);
+    assert_int_equal(bench.reasons, HOLD_DEFLATE);
     char sentence[200];
-    core_sentence(bench.reasons | HOLD_RUBY_LINK, sentence, sizeof sentence);
+    interlock_sentence(bench.reasons | HOLD_RUBY_LINK, sentence, sizeof sentence);
     assert_string_equal(sentence, "no link to the spectrometer; "
                                   "waiting for the membrane to be emptied and the cell locked");
-    core_sentence(bench.reasons, sentence, 20); /* too short for a sentence: none, and no overrun */
+    interlock_sentence(bench.reasons, sentence, 20); /* too short for a sentence: none, and no overrun */
     assert_string_equal(sentence, "");
     bench.input.membrane_bar_setpoint = 0.6;
     run_s(&bench, 600);
-    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE); /* nearly empty is not empty */
+    assert_int_equal(bench.reasons, HOLD_DEFLATE); /* nearly empty is not empty */
     bench.input.membrane_bar_setpoint = 0.0;
     run_s(&bench, 9);
     assert_int_equal(bench.reasons, 0);
     lose(&bench, GONE_MEMBRANE); /* empty a moment ago is not known to be empty */
     run_s(&bench, 100);
     assert_int_equal(bench.core.phase, CORE_DEFLATED);
-    assert_int_equal(bench.reasons, CORE_HOLD_DEFLATE | HOLD_MEMBRANE_LINK);
+    assert_int_equal(bench.reasons, HOLD_DEFLATE | HOLD_MEMBRANE_LINK);
     assert_int_equal(bench.core.n_readings, 0);
     regain(&bench);
     second(&bench);
