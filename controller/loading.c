@@ -6,39 +6,54 @@
 
 #include "base/clock.h"
 
-#define STEP_S_MAX 2.0 /* after a stall of the process the ramp does not catch up */
+/* Time. After a stall of the process the ramp does not catch up; a journalled range lasts a minute of fastest move. */
+#define STEP_S_MAX 2.0
+#define AUTHORISE_S 60.0
+
+/* The trend. The shortest window is taken that gives the slope to this uncertainty (GPa/s, or a share of the slope). A
+ * newest reading may be older than the interlock tolerates, so that a hold still knows the slope. */
 #define TREND_READINGS_MIN 8
-#define READING_AGE_S_MAX 80.0 /* above what the interlock tolerates: a hold still knows the slope */
-#define SLOPE_SIGMA 4e-5       /* GPa/s, good enough for the servo: the longest window that is not needed is not used */
+#define READING_AGE_S_MAX 80.0
+#define SLOPE_SIGMA 4e-5
 #define SLOPE_SIGMA_RELATIVE 0.15
-#define SERVO_PER_WINDOW                                                                                               \
-    2.0               /* the servo is slower than the delay of the slope: damped for a compliance wrong by two         \
-                       */
-#define YIELD_BAR 1.0 /* a fifth of a narrow dead zone */
-#define YIELD_SLOPE_MIN 1.25e-4 /* GPa/s */
+
+/* The servo, slower than the delay of the slope, which is half a window: damped for a compliance wrong by two. It looks
+ * ahead by the time it needs to answer. */
+#define SERVO_PER_WINDOW 2.0
 #define LEAD_PER_WINDOW 1.3
-#define SLIDE_SIGMAS 4.0    /* the sample is believed to slide */
-#define UNLOADING_SHARE 0.5 /* of the load that is on the gasket */
-#define BRAKE_SHARE 0.7     /* of the back-off rate, kept for braking */
+#define SLIDE_SIGMAS 4.0 /* the sample is believed to slide */
+#define BRAKE_SHARE 0.7  /* of the back-off rate is planned for braking, the rest kept */
+#define YIELD_BAR 1.0    /* excess of a yielding gasket per factor e of speed: a fifth of a narrow dead zone */
+#define YIELD_SLOPE_MIN 1.25e-4
+#define UNLOADING_SHARE 0.5 /* of the load on the gasket: below the take-up the membrane has no hold */
+#define LIMIT_GPA 2.0       /* this near the cell's limit the ramp is slower than linear creep asks for */
+
+/* The drop that shows the far edge. The mean that it is judged by is known to DROP_MEAN_GPA; before half the dead zone
+ * is crossed, a smaller drop than EARLY_DROP_GPA is a slip of the cell. */
 #define DROP_READINGS_MIN 5
-#define DROP_MEAN_GPA 0.004       /* wanted uncertainty of the mean that a drop is judged by */
-#define EARLY_DROP_GPA 0.04       /* before half the dead zone is crossed a smaller drop is a slip */
-#define DROP_CONFIRMATIONS 2      /* one slip of the cell is not a drop */
+#define DROP_MEAN_GPA 0.004
+#define EARLY_DROP_GPA 0.04
+#define DROP_CONFIRMATIONS 2
 #define SIGNIFICANCE 2.5          /* sigmas */
-#define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the far edge the sample drops by 0.015 GPa within 100 s */
+#define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the edge the sample drops by 0.015 GPa within 100 s */
 #define PROBE_BAR_PER_S_MIN 0.015
-#define LIMIT_GPA 2.0    /* this near the cell's limit the ramp slows down more than linear creep asks for */
 #define BEYOND_SHARE 0.5 /* the edge is soft: the drop begins before it */
-#define STALL_S 60.0
-#define MOVED_BAR 0.1  /* above the noise of the sensor; the slowest rate is 2 bar in STALL_S */
-#define LIMIT_S 1800.0 /* a sample that creeps may still arrive with the membrane at its limit */
+
+/* Widths that are believed, as shares of what was seen before, or of what is expected: a slip is not an edge. */
+#define NARROWEST_SHARE 0.75
+#define NARROWEST_SHARE_UNKNOWN 0.5
+
+/* Approaches and corrections. FAR_SHORT times short_gpa is more than a drop explains. */
+#define APPROACHES_MAX 4
+#define FAR_SHORT 3.0
 #define CORRECTIONS_MAX 1
 #define CORRECTION_SHARE 0.4 /* of the half width */
-#define APPROACHES_MAX 4
-#define FAR_SHORT 3.0               /* times short_gpa: more than a drop explains */
-#define NARROWEST_SHARE_UNKNOWN 0.5 /* of the width that is expected, before one was seen */
-#define NARROWEST_SHARE 0.75 /* of the width that was seen before: a slip that looks like a drop is not an edge */
-#define AUTHORISE_S 60.0
+
+/* A stall. MOVED_BAR is above the noise of the sensor; a sample that creeps may still arrive with the membrane at its
+ * limit, within LIMIT_S. */
+#define STALL_S 60.0
+#define MOVED_BAR 0.1
+#define LIMIT_S 1800.0
 
 static const double windows_s[] = {90.0, 150.0, 240.0, 360.0};
 

@@ -674,6 +674,19 @@ static void a_slip_does_not_make_a_known_dead_zone_narrow(void **state)
     assert_true(highest <= 0.0); /* L5 */
 }
 
+static void what_is_no_number_is_no_reading(void **state)
+{
+    (void)state;
+    struct desk desk;
+    desk_start(&desk, 1, 2.0, 60.0);
+    int32_t n = desk.loading.trend.n;
+    loading_add_reading(&desk.loading, desk.now_ns, NAN, 0.005);
+    loading_add_reading(&desk.loading, desk.now_ns, INFINITY, 0.005);
+    loading_add_reading(&desk.loading, desk.now_ns, 2.0, NAN);
+    loading_add_reading(&desk.loading, desk.now_ns, 2.0, 0.0);
+    assert_int_equal(desk.loading.trend.n, n);
+}
+
 static void v11_adds_what_a_creep_would_add(void **state)
 {
     (void)state;
@@ -875,6 +888,7 @@ int main(void)
         cmocka_unit_test(the_range_holds_the_next_minute_and_the_retreat),
         cmocka_unit_test(the_next_change_knows_the_cell),
         cmocka_unit_test(a_slip_does_not_make_a_known_dead_zone_narrow),
+        cmocka_unit_test(what_is_no_number_is_no_reading),
         cmocka_unit_test(v11_adds_what_a_creep_would_add),
         cmocka_unit_test(hostile_readings_break_no_invariant),
         cmocka_unit_test(no_other_transition_than_the_header_says),
