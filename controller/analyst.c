@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "controller/json.h"
+#include "controller/program.h"
 
 #define QUEUE_MAX 64
 #define ANALYSIS_S_MAX 1800
@@ -39,18 +40,6 @@ struct analyst {
     bool is_busy, is_ended;
     struct job queue[QUEUE_MAX];
 };
-
-/* isobar-analyze stands beside this program. */
-static void find_program(char *ret_path, size_t size)
-{
-    char self[400];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = '\0';
-    char *slash = strrchr(self, '/');
-    if (slash)
-        *slash = '\0';
-    snprintf(ret_path, size, "%s/isobar-analyze", self);
-}
 
 static pid_t start_child(const struct analyst *analyst, const struct job *job, const char *result_path, int *ret_fd,
                          struct err *err)
@@ -185,7 +174,7 @@ struct analyst *analyst_start(struct inbox *inbox, struct store *store, const ch
     analyst->inbox = inbox;
     analyst->store = store;
     snprintf(analyst->results_directory, sizeof analyst->results_directory, "%s", results_directory);
-    find_program(analyst->program, sizeof analyst->program);
+    program_path("isobar-analyze", analyst->program, sizeof analyst->program);
     pthread_mutex_init(&analyst->mutex, NULL);
     pthread_cond_init(&analyst->changed, NULL);
     int code = pthread_create(&analyst->thread, NULL, run, analyst);

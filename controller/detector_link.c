@@ -176,8 +176,7 @@ static int link_work(void *self, struct err *err)
 int detector_link_start(struct detector_link **ret_link, const struct beamline *settings, const char *run_uid,
                         struct instrument_context *context, struct err *err)
 {
-    static const struct instrument_class class = {.name = "detector",
-                                                  .lost = EVENT_DETECTOR_LOST,
+    static const struct instrument_class class = {.lost = EVENT_DETECTOR_LOST,
                                                   .found = EVENT_DETECTOR_FOUND,
                                                   .open = link_open,
                                                   .work = link_work,

@@ -14,7 +14,6 @@
 #include "controller/inbox.h"
 
 struct instrument_class {
-    const char *name;
     enum event_kind lost, found;
     /* Opens the device. */
     int (*open)(void *self, struct err *err);

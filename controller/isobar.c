@@ -15,6 +15,7 @@
 #include "analysis/spectrum_file.h"
 #include "controller/cell.h"
 #include "controller/command.h"
+#include "controller/program.h"
 #include "controller/rehearsal.h"
 #include "controller/replay.h"
 #include "sequences/beamline.h"
@@ -137,12 +138,10 @@ static int command_rehearse(const struct options *options, const char *path)
 
 static int command_run(const struct options *options, const char *path)
 {
-    char self[4000], program[4096];
+    char program[4096];
     if (!options->beamline || !options->db)
         return usage();
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = '\0';
-    snprintf(program, sizeof program, "%sd", self); /* isobard stands beside isobar */
+    program_path("isobard", program, sizeof program);
     execl(program, "isobard", "--sequence", path, "--beamline", options->beamline, "--db", options->db, "--results",
           options->results ? options->results : "results", (char *)NULL);
     fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));

@@ -32,7 +32,7 @@ struct status {
     enum core_phase phase;
     int step_index;
     enum loading_state loading_state;
-    double pressure_gpa, pressure_gpa_sigma, membrane_bar, ring_current_ma;
+    double pressure_gpa, pressure_gpa_sigma, membrane_bar;
     int64_t scan_number, scan_attempt;
     double scan_frames;
     double tau_s, beta;
@@ -406,9 +406,6 @@ static void note(struct loop *loop, const struct event *event)
     case EVENT_DETECTOR_LOST:
     case EVENT_DETECTOR_FOUND:
         loop->detector_up = event->kind == EVENT_DETECTOR_FOUND;
-        break;
-    case EVENT_BEAM:
-        status->ring_current_ma = event->value[0];
         break;
     case EVENT_SCAN_STARTED:
         loop->scan_started_ns = event->t_ns;

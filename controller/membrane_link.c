@@ -101,8 +101,7 @@ static int link_work(void *self, struct err *err)
 struct membrane_link *membrane_link_start(const struct beamline_membrane *settings, struct instrument_context *context,
                                           struct store *store)
 {
-    static const struct instrument_class class = {.name = "membrane",
-                                                  .lost = EVENT_MEMBRANE_LOST,
+    static const struct instrument_class class = {.lost = EVENT_MEMBRANE_LOST,
                                                   .found = EVENT_MEMBRANE_FOUND,
                                                   .open = link_open,
                                                   .work = link_work,

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "controller/command.h"
+#include "controller/program.h"
 #include "controller/verdict.h"
 
 #define PATH_MAX_BYTES 1024
@@ -29,7 +30,6 @@
 
 struct rehearsal {
     char directory[PATH_MAX_BYTES]; /* absolute */
-    char programs[PATH_MAX_BYTES];  /* folder of isobard and isobar-sim */
     pid_t simulator, daemon;
     FILE *log; /* the daemon's, followed */
     bool is_terminal;
@@ -120,7 +120,7 @@ static int start_simulator(struct rehearsal *rehearsal, uint64_t seed, struct er
 {
     int ends[2];
     char program[PATH_MAX_BYTES + 32], number[32], answer[16] = "";
-    snprintf(program, sizeof program, "%s/isobar-sim", rehearsal->programs);
+    program_path("isobar-sim", program, sizeof program);
     snprintf(number, sizeof number, "%" PRIu64, seed);
     if (pipe2(ends, O_CLOEXEC) != 0)
         return err_set(err, ERR_SYSTEM, "no pipe for the simulator: %s", strerror(errno));
@@ -145,7 +145,7 @@ static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, 
 {
     char program[PATH_MAX_BYTES + 32], beamline[PATH_MAX_BYTES + 32], db[PATH_MAX_BYTES + 32],
         results[PATH_MAX_BYTES + 32], log[PATH_MAX_BYTES + 32];
-    snprintf(program, sizeof program, "%s/isobard", rehearsal->programs);
+    program_path("isobard", program, sizeof program);
     path_in(rehearsal, "beamline.lua", beamline, sizeof beamline);
     path_in(rehearsal, "night.db", db, sizeof db);
     path_in(rehearsal, "results", results, sizeof results);
@@ -240,15 +240,6 @@ static void stop_simulator(const struct rehearsal *rehearsal)
         continue;
 }
 
-static void find_programs(struct rehearsal *rehearsal)
-{
-    ssize_t n = readlink("/proc/self/exe", rehearsal->programs, sizeof rehearsal->programs - 1);
-    rehearsal->programs[n > 0 ? n : 0] = '\0';
-    char *slash = strrchr(rehearsal->programs, '/');
-    if (slash)
-        *slash = '\0';
-}
-
 static int judge(const struct rehearsal *rehearsal, int daemon_status, struct err *err)
 {
     char db[PATH_MAX_BYTES + 32], truth[PATH_MAX_BYTES + 32];
@@ -272,7 +263,6 @@ static int judge(const struct rehearsal *rehearsal, int daemon_status, struct er
 int rehearsal_run(const struct rehearsal_settings *settings, struct err *err)
 {
     struct rehearsal rehearsal = {.is_terminal = isatty(STDOUT_FILENO)};
-    find_programs(&rehearsal);
     int code = make_directory(&rehearsal, settings->directory, err);
     if (code)
         return code;

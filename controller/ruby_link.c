@@ -118,8 +118,7 @@ static int link_work(void *self, struct err *err)
 struct ruby_link *ruby_link_start(const struct beamline *settings, struct instrument_context *context,
                                   struct store *store)
 {
-    static const struct instrument_class class = {.name = "spectrometer",
-                                                  .lost = EVENT_SPECTROMETER_LOST,
+    static const struct instrument_class class = {.lost = EVENT_SPECTROMETER_LOST,
                                                   .found = EVENT_SPECTROMETER_FOUND,
                                                   .open = link_open,
                                                   .work = link_work,
