@@ -64,8 +64,19 @@ enum loading_back_off {
     LOADING_BACK_OFF_COUNT
 };
 
+/* What is known of the cell before its first change of the run, from earlier nights (its passport); all zero: nothing.
+ * The sigmas say how far it may be off by now. */
+struct loading_cell {
+    int32_t is_known;
+    double compliance_bar_s_per_gpa, compliance_bar_s_per_gpa_sigma;
+    double edge_bar_per_gpa, edge_bar_per_gpa_sigma; /* how far the edges move with the sample */
+    double half_width_bar, half_width_bar_sigma;     /* of the dead zone at no pressure */
+    double half_width_bar_per_gpa, half_width_bar_per_gpa_sigma;
+};
+
 struct loading_settings {
     enum loading_back_off back_off;
+    struct loading_cell cell;
     double membrane_bar_max;
     double pressure_gpa_max;
     double leash_bar; /* at least twice the controller's accuracy */
