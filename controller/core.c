@@ -89,13 +89,11 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     loading->pressure_gpa_max = plan->cell.pressure_gpa_max;
     loading->leash_bar = 0.5;
     loading->back_off_bar_per_s = fmin(6.0, beamline->membrane.slew_bar_per_min_max) / 60.0;
-    loading->half_width_bar = 5.0;
-    loading->creep_s_max = 2700.0;
-    loading->taper_s = 300.0;
-    loading->stop_gpa = 0.0;
+    loading->taper_s = 100.0;
+    loading->stop_gpa = -0.004;
     loading->short_gpa = 0.03;
     loading->drop_gpa = 0.008;
-    loading->watch_s = 240.0;
+    loading->watch_s = 180.0;
     struct interlock_settings *interlock = &ret_settings->interlock;
     interlock->membrane_stale_s = 20.0;
     interlock->ruby_stale_s = 60.0;
@@ -326,7 +324,7 @@ static void add_branch(const struct loading *loading, double *value)
     value[PHASE_COMPLIANCE_BAR_S_PER_GPA] = has_taught ? estimate->compliance_bar_s_per_gpa : NAN;
     value[PHASE_COMPLIANCE_BAR_S_PER_GPA_MAX] = has_taught ? estimate->compliance_bar_s_per_gpa_cautious : NAN;
     value[PHASE_EDGE_BAR_PER_GPA] = has_taught ? estimate->edge_bar_per_gpa : NAN;
-    value[PHASE_HALF_WIDTH_BAR] = has_edges ? loading->settings.half_width_bar : NAN;
+    value[PHASE_HALF_WIDTH_BAR] = has_edges ? 0.5 * (loading->near_edge_bar - loading->far_edge_bar) : NAN;
 }
 
 static void show_loading_state(struct core *core, struct core_actions *actions)
@@ -384,7 +382,7 @@ static void add_isobar_reading(struct core *core, const struct event *event)
 {
     struct core_isobar *isobar = &core->isobar;
     double mean_gpa, sigma_gpa;
-    trend_add(&isobar->trend, event->t_ns, event->value[0], event->value[1]);
+    trend_add(&isobar->trend, event->t_ns, event->value[0], event->value[1], 0.0);
     isobar->n_readings++;
     if (!trend_mean(&isobar->trend, ISOBAR_READINGS, &mean_gpa, &sigma_gpa))
         return;
@@ -460,7 +458,7 @@ static void observe_reading(struct core *core, const struct event *event)
     if (core->phase == CORE_ISOBAR)
         add_isobar_reading(core, event);
     if (core->phase == CORE_DEFLATED)
-        trend_add(&core->deflated, event->t_ns, event->value[0], event->value[1]);
+        trend_add(&core->deflated, event->t_ns, event->value[0], event->value[1], 0.0);
 }
 
 static void observe_scan(struct core *core, struct core_actions *actions, const struct event *event)

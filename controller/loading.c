@@ -17,16 +17,32 @@
 #define SLOPE_SIGMA 4e-5
 #define SLOPE_SIGMA_RELATIVE 0.15
 
-/* The servo, slower than the delay of the slope, which is half a window: damped for a compliance wrong by two. It looks
- * ahead by the time it needs to answer. */
-#define SERVO_PER_WINDOW 2.0
-#define LEAD_PER_WINDOW 1.3
+/* The servo. The slope is that of this instant (trend_drive), so it may answer fast; it looks ahead by the time it
+ * takes to answer. Of the back-off rate BRAKE_SHARE is planned for braking, the rest kept. */
+#define SERVO_S 40.0
 #define SLIDE_SIGMAS 4.0 /* the sample is believed to slide */
-#define BRAKE_SHARE 0.7  /* of the back-off rate is planned for braking, the rest kept */
-#define YIELD_BAR 1.0    /* excess of a yielding gasket per factor e of speed: a fifth of a narrow dead zone */
+#define BRAKE_SHARE 0.7
+#define UNLOADING_SHARE 0.5 /* of the load on the gasket may be excess, at least */
+
+/* A gasket that yields like an activated solid (learn_flow): its excess falls by YIELD_BAR, a fifth of a narrow dead
+ * zone, per factor e of speed; it goes on by YIELDING_GPA while the excess is taken out, beyond what is expected. One
+ * that stores more than VISCOUS_SHARE of the half width flows. */
+#define YIELD_BAR 1.0
 #define YIELD_SLOPE_MIN 1.25e-4
-#define UNLOADING_SHARE 0.5 /* of the load on the gasket: below the take-up the membrane has no hold */
-#define LIMIT_GPA 2.0       /* this near the cell's limit the ramp is slower than linear creep asks for */
+#define YIELDING_GPA 0.015
+#define VISCOUS_SHARE 1.5
+#define SLOPE_SHARE_TAUGHT 0.8 /* of the fastest slide: slower ones do not tell better */
+
+/* V11. What ruby, slips and temperature may hide of the margin; the time ahead for which the margin must do, twice what
+ * the servo needs; the part of the half width per factor e of speed, with its edge half as soft where it flows; a rise
+ * that can hardly be told from standing still: not slower. */
+#define LIMIT_MARGIN_GPA 0.12
+#define LIMIT_SIGMAS 2.0
+#define LIMIT_LEAD_S 100.0
+#define YIELD_SHARE 0.2
+#define YIELD_SHARE_VISCOUS 0.1
+#define SLOPE_MIN 2e-5
+#define DAY_S 86400.0
 
 /* The drop that shows the far edge. The mean that it is judged by is known to DROP_MEAN_GPA; before half the dead zone
  * is crossed, a smaller drop than EARLY_DROP_GPA is a slip of the cell. */
@@ -39,9 +55,22 @@
 #define PROBE_BAR_PER_S_MIN 0.015
 #define BEYOND_SHARE 0.5 /* the edge is soft: the drop begins before it */
 
-/* Widths that are believed, as shares of what was seen before, or of what is expected: a slip is not an edge. */
-#define NARROWEST_SHARE 0.75
-#define NARROWEST_SHARE_UNKNOWN 0.5
+/* The dead zone. A width much below what is expected is not believed: a slip is not an edge. Probing begins where the
+ * far edge may be; a width that is known to KNOWN_SHARE need not be probed for; a known one is crossed fast up to
+ * CROSSING_SHARE of the half width before the edge. */
+#define HALF_WIDTH_BAR_MIN 1.0
+#define NARROWEST_SHARE 0.5
+#define NARROWEST_SIGMAS 2.0
+#define PROBE_SIGMAS 1.2
+#define KNOWN_SHARE 0.12
+#define CROSSING_SHARE 0.3
+#define CROSSING_SIGMAS 1.5
+
+/* How well an edge is seen, sigma: a share of the half width, and what the ramp itself blurs. The far edge shows by a
+ * small drop only. */
+#define EDGE_BAR 0.3
+#define NEAR_SHARE 0.15
+#define FAR_SHARE 0.25
 
 /* Approaches and corrections. FAR_SHORT times short_gpa is more than a drop explains. */
 #define APPROACHES_MAX 4
@@ -74,6 +103,12 @@ static double clamp(double value, double low, double high) { return value < low 
 /* The mirror: for unloading, up is down. */
 static double mirror(const struct loading *loading, double value) { return loading->direction * value; }
 
+/* Half width of the dead zone at this pressure (x direction). */
+static double half_width_bar(const struct loading *loading, double level_gpa)
+{
+    return fmax(line_at(&loading->width, mirror(loading, level_gpa)), HALF_WIDTH_BAR_MIN);
+}
+
 static void enter(struct loading *loading, enum loading_state state, int64_t now_ns)
 {
     loading->state = state;
@@ -85,6 +120,41 @@ static void enter(struct loading *loading, enum loading_state state, int64_t now
     loading->is_stalled = loading->is_at_limit = false;
 }
 
+/* What most cells have: the calibrated assumption of sim/plant.h, with sigmas that cover all that are thinkable. */
+static void assume_cell(struct loading *loading)
+{
+    line_init(&loading->width, 4.4, 3.0, 1.2, 0.8);
+    line_init(&loading->middle, 10.6, 6.0, 10.0, 2.5);
+}
+
+/* What the changes before have taught, or what is known of the cell from earlier nights. */
+static void take_over(struct loading *loading, const struct loading *before)
+{
+    const struct loading_cell *cell = &loading->settings.cell;
+    bool is_first = before->state == LOADING_IDLE;
+    if (!is_first) {
+        loading->width = before->width;
+        loading->middle = before->middle;
+        loading->is_viscous = before->is_viscous;
+        loading->slope_gpa_per_s_taught = before->slope_gpa_per_s_taught;
+    } else if (cell->is_known) {
+        line_init(&loading->width, cell->half_width_bar, cell->half_width_bar_sigma, cell->half_width_bar_per_gpa,
+                  cell->half_width_bar_per_gpa_sigma);
+        line_init(&loading->middle, cell->takeup_bar, cell->takeup_bar_sigma, cell->bar_per_gpa,
+                  cell->bar_per_gpa_sigma);
+    } else {
+        assume_cell(loading);
+    }
+    const struct line *middle = &loading->middle, *width = &loading->width;
+    double edge_bar_per_gpa = middle->slope_bar_per_gpa + loading->direction * width->slope_bar_per_gpa;
+    double edge_sigma = sqrt(middle->variance[2] + width->variance[2]);
+    response_init(&loading->response, edge_bar_per_gpa, edge_sigma);
+    if (!is_first && before->response.has_taught)
+        response_take_over(&loading->response, &before->response);
+    else if (is_first && cell->is_known)
+        response_know(&loading->response, cell->compliance_bar_s_per_gpa, cell->compliance_bar_s_per_gpa_sigma);
+}
+
 void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
                    double pressure_gpa_target, double rate_bar_per_s, double isobar_s, double drift_gpa_max,
                    double membrane_bar, int64_t now_ns)
@@ -92,7 +162,6 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
     assert(direction == 1 || direction == -1);
     assert(pressure_gpa_target <= settings->pressure_gpa_max && rate_bar_per_s > 0.0);
     const struct loading before = *loading;
-    bool has_taught = before.state != LOADING_IDLE && before.response.has_taught;
     *loading = (struct loading){
         .settings = *settings,
         .direction = direction,
@@ -105,30 +174,45 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .moved_bar = membrane_bar,
     };
     loading->membrane_bar = membrane_bar;
-    response_init(&loading->response, direction, has_taught ? &before.response : NULL);
-    loading->knows_width = has_taught && before.settings.half_width_bar != settings->half_width_bar;
-    if (loading->knows_width)
-        loading->settings.half_width_bar = before.settings.half_width_bar;
+    take_over(loading, &before);
     enter(loading, LOADING_RAMP, now_ns);
 }
 
 /* The line through the last readings, over the shortest window that tells the slope well enough. */
-static bool fit_trend(const struct loading *loading, int64_t now_ns, struct trend_fit *ret_fit, double *ret_window_s)
+static bool fit_window(const struct loading *loading, int64_t now_ns, const struct trend_drive *drive,
+                       struct trend_fit *ret_fit)
 {
     bool is_known = false;
     if (trend_age_s(&loading->trend, now_ns) > READING_AGE_S_MAX)
         return false;
     for (int i = 0; i < N_WINDOWS; i++) {
         struct trend_fit fit;
-        if (!trend_fit(&loading->trend, now_ns, windows_s[i], &fit) || fit.n < TREND_READINGS_MIN)
+        if (!trend_fit(&loading->trend, now_ns, windows_s[i], drive, &fit) || fit.n < TREND_READINGS_MIN)
             continue;
         is_known = true;
         *ret_fit = fit;
-        *ret_window_s = windows_s[i];
         if (fit.slope_gpa_per_s_sigma < SLOPE_SIGMA + SLOPE_SIGMA_RELATIVE * fabs(fit.slope_gpa_per_s))
             break;
     }
     return is_known;
+}
+
+static bool fit_trend(const struct loading *loading, int64_t now_ns, struct trend_fit *ret_fit)
+{
+    return fit_window(loading, now_ns, NULL, ret_fit);
+}
+
+/* The same while the sample slides: what the membrane has done within the window is known, and with it what the line
+ * would say too late. */
+static bool fit_slide(const struct loading *loading, int64_t now_ns, struct trend_fit *ret_fit)
+{
+    const struct trend_drive drive = {
+        .membrane_bar = loading->membrane_bar,
+        .drive_bar_s = loading->drive_bar_s,
+        .compliance_bar_s_per_gpa = loading->response.estimate.compliance_bar_s_per_gpa,
+        .edge_bar_per_gpa = loading->response.estimate.edge_bar_per_gpa,
+    };
+    return fit_window(loading, now_ns, &drive, ret_fit);
 }
 
 /* Readings to average, so that their mean is known to DROP_MEAN_GPA. */
@@ -142,8 +226,7 @@ static int32_t drop_readings(const struct loading *loading)
 static void learn(struct loading *loading, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma)
 {
     struct trend_fit fit;
-    double window_s;
-    bool is_known = fit_trend(loading, t_ns, &fit, &window_s);
+    bool is_known = fit_trend(loading, t_ns, &fit);
     double slope = is_known ? mirror(loading, fit.slope_gpa_per_s) : 0.0;
     bool is_sliding = is_known && slope > SLIDE_SIGMAS * fit.slope_gpa_per_s_sigma;
     bool is_wrong =
@@ -168,7 +251,7 @@ static void watch_plateau(struct loading *loading)
     double sigma = sigma_gpa * sqrt(1.0 + (has_plateau ? (double)n / loading->plateau_n : 1.0));
     double drop_gpa = reference_gpa - recent_gpa;
     double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
-    bool is_inside = crossed_bar >= 0.5 * loading->settings.half_width_bar;
+    bool is_inside = crossed_bar >= 0.5 * half_width_bar(loading, recent_gpa);
     double drop_gpa_min = is_inside ? loading->settings.drop_gpa : EARLY_DROP_GPA;
     bool is_below = drop_gpa > drop_gpa_min && drop_gpa > SIGNIFICANCE * sigma;
     bool is_between = mirror(loading, loading->command_bar) <= loading->near_edge_bar;
@@ -184,21 +267,13 @@ void loading_add_reading(struct loading *loading, int64_t t_ns, double pressure_
 {
     if (!isfinite(pressure_gpa) || !(pressure_gpa_sigma > 0.0))
         return; /* no reading at all; the interlock knows it as stale */
-    trend_add(&loading->trend, t_ns, pressure_gpa, pressure_gpa_sigma);
+    double since_s = clamp(s_from_ns(t_ns - loading->t_ns), 0.0, STEP_S_MAX);
+    trend_add(&loading->trend, t_ns, pressure_gpa, pressure_gpa_sigma,
+              loading->drive_bar_s + loading->membrane_bar * since_s);
     if (loading->state == LOADING_RAMP)
         learn(loading, t_ns, pressure_gpa, pressure_gpa_sigma);
     if (loading->state == LOADING_BACK_OFF)
         watch_plateau(loading);
-}
-
-double loading_pressure_gpa_if_frozen(const struct loading *loading, int64_t now_ns)
-{
-    struct trend_fit fit;
-    double window_s;
-    if (!fit_trend(loading, now_ns, &fit, &window_s))
-        return NAN;
-    double rise_gpa = fit.slope_gpa_per_s * loading->settings.creep_s_max;
-    return fit.level_gpa + (rise_gpa > 0.0 ? rise_gpa : 0.0);
 }
 
 static double cautious_compliance(const struct loading *loading)
@@ -215,9 +290,66 @@ static double expected_rise_gpa(const struct loading *loading, double slope_gpa_
            (2.0 * loading->settings.back_off_bar_per_s);
 }
 
+/* ln(1 + x), x >= 0, by square roots: the same on every processor. */
+static double log_of_one_and(double x)
+{
+    double root = 1.0 + x;
+    for (int i = 0; i < 10; i++)
+        root = sqrt(root);
+    double z = root - 1.0;
+    return 1024.0 * (z - z * z / 2.0 + z * z * z / 3.0);
+}
+
+/* What the sample would still rise within a day if the set point stayed where it is: the stored excess, the creep of a
+ * gasket that yields like an activated solid, with the logarithm of time, and the leash. */
+static double rise_gpa_if_died(const struct loading *loading, double level_gpa, double slope_gpa_per_s)
+{
+    double edge_bar_per_gpa = loading->response.estimate.edge_bar_per_gpa;
+    double width_bar = half_width_bar(loading, level_gpa) + LIMIT_SIGMAS * line_sigma_at(&loading->width, level_gpa);
+    double yield_gpa = (loading->is_viscous ? YIELD_SHARE_VISCOUS : YIELD_SHARE) * width_bar / edge_bar_per_gpa;
+    return cautious_compliance(loading) * slope_gpa_per_s / edge_bar_per_gpa +
+           yield_gpa * log_of_one_and(slope_gpa_per_s * DAY_S / yield_gpa) +
+           loading->settings.leash_bar / edge_bar_per_gpa;
+}
+
+double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_ns)
+{
+    struct trend_fit fit;
+    if (!fit_trend(loading, now_ns, &fit))
+        return NAN;
+    bool is_rising = loading->direction > 0 && fit.slope_gpa_per_s > 0.0;
+    return fit.level_gpa + (is_rising ? rise_gpa_if_died(loading, fit.level_gpa, fit.slope_gpa_per_s) : 0.0);
+}
+
+/* V11: the fastest rise, up to `slope`, after which the pressure would stay below the cell's limit. */
+static double limited_slope(const struct loading *loading, double level_gpa, double present_slope, double slope)
+{
+    double lead_gpa = LIMIT_LEAD_S * (present_slope > 0.0 ? present_slope : 0.0);
+    double margin_gpa = loading->settings.pressure_gpa_max - LIMIT_MARGIN_GPA - level_gpa - lead_gpa;
+    double low = SLOPE_MIN, high = slope;
+    if (!(slope > SLOPE_MIN) || rise_gpa_if_died(loading, level_gpa, slope) <= margin_gpa)
+        return slope;
+    for (int i = 0; i < 12; i++) {
+        double middle = 0.5 * (low + high);
+        bool is_safe = rise_gpa_if_died(loading, level_gpa, middle) <= margin_gpa;
+        low = is_safe ? middle : low;
+        high = is_safe ? high : middle;
+    }
+    return low;
+}
+
+/* The excess an unloading may have: below the take-up the membrane has no hold on the sample any more. */
+static double unloading_bar(const struct loading *loading, double pressure_gpa)
+{
+    double edge_bar = line_at(&loading->middle, pressure_gpa) - line_at(&loading->width, pressure_gpa);
+    double doubt_bar = line_sigma_at(&loading->middle, 0.0) + line_sigma_at(&loading->width, pressure_gpa);
+    double above_bar = edge_bar - loading->middle.offset_bar - doubt_bar;
+    return fmax(above_bar, UNLOADING_SHARE * loading->response.estimate.edge_bar_per_gpa * pressure_gpa);
+}
+
 /* dP/dt wanted at this distance from the target, in the direction of the change: what can still be braked, and a taper
  * at the end. */
-static double wanted_slope(const struct loading *loading, double level_gpa)
+static double wanted_slope(const struct loading *loading, double level_gpa, double present_slope)
 {
     const struct loading_settings *settings = &loading->settings;
     double remaining_gpa = mirror(loading, loading->pressure_gpa_target) - level_gpa;
@@ -227,31 +359,53 @@ static double wanted_slope(const struct loading *loading, double level_gpa)
     double braked =
         sqrt(2.0 * BRAKE_SHARE * settings->back_off_bar_per_s * remaining_gpa / cautious_compliance(loading));
     slope = slope < braked ? slope : braked;
-    if (loading->direction > 0) { /* V11: if the daemon died now, the creep must end below the cell's limit */
-        double margin_gpa = settings->pressure_gpa_max - level_gpa;
-        double share = margin_gpa / LIMIT_GPA; /* a gasket that creeps with the logarithm of time goes on for hours */
-        double slope_max = margin_gpa / settings->creep_s_max * (share < 1.0 ? share : 1.0);
-        slope = slope < slope_max ? slope : slope_max;
-    } else { /* below the take-up the membrane has no hold on the sample any more: stay well above */
-        double excess_bar = UNLOADING_SHARE * loading->response.estimate.edge_bar_per_gpa * -level_gpa;
-        double slope_max = excess_bar / cautious_compliance(loading);
-        slope = slope < slope_max ? slope : slope_max;
-    }
-    return slope;
+    if (loading->direction > 0)
+        return limited_slope(loading, level_gpa, present_slope, slope);
+    double slope_max = unloading_bar(loading, -level_gpa) / cautious_compliance(loading);
+    return slope < slope_max ? slope : slope_max;
+}
+
+/* A known width is not probed for, if the plan wants it so. */
+static bool is_applied(const struct loading *loading)
+{
+    double pressure_gpa = loading->pressure_gpa_target;
+    bool is_known = line_sigma_at(&loading->width, pressure_gpa) < KNOWN_SHARE * line_at(&loading->width, pressure_gpa);
+    return loading->settings.back_off == LOADING_BACK_OFF_APPLY && is_known;
+}
+
+/* An activated gasket carries any speed with about the excess at which it yields; one that was seen to store more than
+ * VISCOUS_SHARE of the half width flows like a liquid, and only the edge of its dead zone is soft. The fastest slide
+ * tells best. */
+static void learn_flow(struct loading *loading, double level_gpa)
+{
+    double slope = loading->slope_gpa_per_s_max, per_bar_s = loading->response.solution[RESPONSE_MEMBRANE];
+    if (!(slope > SLOPE_SHARE_TAUGHT * loading->slope_gpa_per_s_taught) || !(per_bar_s > 0.0))
+        return;
+    loading->slope_gpa_per_s_taught = slope;
+    loading->is_viscous = slope / per_bar_s > VISCOUS_SHARE * half_width_bar(loading, level_gpa);
 }
 
 static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, double slope)
 {
     double compliance = loading->response.estimate.compliance_bar_s_per_gpa;
-    bool has_back_off = loading->settings.back_off != LOADING_BACK_OFF_NONE;
     loading->near_edge_bar = mirror(loading, loading->command_bar) - (slope > 0.0 ? compliance * slope : 0.0);
     loading->centre_bar = mirror(loading, loading->command_bar);
     double mean_gpa, sigma_gpa; /* as late as the means that will be compared with it */
     bool is_known = trend_mean(&loading->trend, drop_readings(loading), &mean_gpa, &sigma_gpa);
     loading->floor_gpa = is_known ? mirror(loading, mean_gpa) : level_gpa;
     loading->n_approaches++;
+    learn_flow(loading, level_gpa);
     response_pause(&loading->response);
-    enter(loading, has_back_off ? LOADING_BACK_OFF : LOADING_WATCH, now_ns);
+    if (loading->settings.back_off == LOADING_BACK_OFF_NONE) {
+        enter(loading, LOADING_WATCH, now_ns);
+    } else if (is_applied(loading)) {
+        double width_bar = half_width_bar(loading, level_gpa);
+        loading->far_edge_bar = loading->near_edge_bar - 2.0 * width_bar;
+        loading->centre_bar = loading->near_edge_bar - width_bar;
+        enter(loading, LOADING_RECENTRE, now_ns);
+    } else {
+        enter(loading, LOADING_BACK_OFF, now_ns);
+    }
 }
 
 /* A gasket that yields like an activated solid grows stiffer as it slows down: its excess falls with the logarithm of
@@ -263,29 +417,53 @@ static double servo_compliance(const struct loading *loading, double slope)
     return compliance > slow ? compliance : slow;
 }
 
+/* Through a dead zone that is known nothing slides: fast, and at the rate of the ramp where its edge may be. 0: beyond
+ * it, or nothing known. */
+static double cross(const struct loading *loading, double level_gpa, bool is_sliding)
+{
+    double pressure_gpa = mirror(loading, level_gpa), width_bar = half_width_bar(loading, level_gpa);
+    double doubt_bar = line_sigma_at(&loading->middle, pressure_gpa) + line_sigma_at(&loading->width, pressure_gpa);
+    double edge_bar = mirror(loading, line_at(&loading->middle, pressure_gpa)) + width_bar;
+    if (loading->n_approaches > 0) {
+        edge_bar = loading->near_edge_bar;
+        doubt_bar = 0.0;
+    }
+    double remaining_bar = edge_bar - mirror(loading, loading->command_bar);
+    bool has_slid = is_sliding || loading->slope_gpa_per_s_max > 0.0;
+    if (has_slid && loading->n_approaches == 0)
+        return 0.0;
+    if (remaining_bar > CROSSING_SHARE * width_bar + CROSSING_SIGMAS * doubt_bar)
+        return fmax(loading->rate_bar_per_s, loading->settings.back_off_bar_per_s);
+    return remaining_bar > 0.0 ? loading->rate_bar_per_s : 0.0;
+}
+
 /* Returns the rate of the command, in the direction of the change, bar/s. */
 static double step_ramp(struct loading *loading, int64_t now_ns)
 {
     const struct loading_settings *settings = &loading->settings;
     const struct response_estimate *estimate = &loading->response.estimate;
-    struct trend_fit fit;
-    double window_s;
-    if (!fit_trend(loading, now_ns, &fit, &window_s))
+    struct trend_fit plain, fit;
+    if (!fit_trend(loading, now_ns, &plain) || !fit_slide(loading, now_ns, &fit))
         return 0.0;
+    bool is_sliding = mirror(loading, plain.slope_gpa_per_s) > SLIDE_SIGMAS * plain.slope_gpa_per_s_sigma;
+    if (is_sliding)
+        loading->slope_gpa_per_s_max = fmax(loading->slope_gpa_per_s_max, mirror(loading, plain.slope_gpa_per_s));
+    else
+        fit = plain;
     double level_gpa = mirror(loading, fit.level_gpa), slope = mirror(loading, fit.slope_gpa_per_s);
     double target_gpa = mirror(loading, loading->pressure_gpa_target);
-    bool is_sliding = slope > SLIDE_SIGMAS * fit.slope_gpa_per_s_sigma;
     double believed = is_sliding ? slope : 0.0;
-    if (level_gpa + fit.level_gpa_sigma + expected_rise_gpa(loading, believed) >= target_gpa - settings->stop_gpa) {
+    double stop_gpa = loading->is_viscous ? settings->stop_gpa : settings->stop_gpa + YIELDING_GPA;
+    if (level_gpa + fit.level_gpa_sigma + expected_rise_gpa(loading, believed) >= target_gpa - stop_gpa) {
         end_ramp(loading, now_ns, level_gpa, believed);
         return 0.0;
     }
-    if (loading->n_approaches > 0 && mirror(loading, loading->command_bar) < loading->near_edge_bar)
-        return loading->rate_bar_per_s; /* back through a dead zone that is known: nothing slides here */
-    double lead_gpa = slope > 0.0 ? LEAD_PER_WINDOW * window_s * slope : 0.0; /* until the servo has answered */
-    double missing = wanted_slope(loading, level_gpa + lead_gpa) - slope;
-    double rate =
-        slope * estimate->edge_bar_per_gpa + servo_compliance(loading, slope) * missing / (SERVO_PER_WINDOW * window_s);
+    double crossing_rate = cross(loading, level_gpa, is_sliding);
+    if (crossing_rate > 0.0)
+        return crossing_rate;
+    double lead_gpa = slope > 0.0 ? SERVO_S * slope : 0.0; /* until the servo has answered */
+    double missing = wanted_slope(loading, level_gpa + lead_gpa, slope) - slope;
+    double rate = slope * estimate->edge_bar_per_gpa + servo_compliance(loading, slope) * missing / SERVO_S;
     return clamp(rate, -settings->back_off_bar_per_s, loading->rate_bar_per_s);
 }
 
@@ -293,6 +471,25 @@ static double probe_rate(const struct loading *loading)
 {
     double rate = PROBE_PER_COMPLIANCE * loading->response.estimate.compliance_bar_s_per_gpa;
     return clamp(rate, PROBE_BAR_PER_S_MIN, loading->settings.back_off_bar_per_s);
+}
+
+/* The middle, and the width, that agree best with both edges as they were seen and with the width as it is known. */
+static void place_centre(struct loading *loading, double plateau_gpa, double end_bar)
+{
+    double near_bar = loading->near_edge_bar, far_bar = loading->far_edge_bar;
+    double known_bar = half_width_bar(loading, plateau_gpa), seen_bar = 0.5 * (near_bar - far_bar);
+    double known_sigma = line_sigma_at(&loading->width, mirror(loading, plateau_gpa));
+    double near_sigma = EDGE_BAR + NEAR_SHARE * seen_bar, far_sigma = EDGE_BAR + FAR_SHARE * seen_bar;
+    double near = 1.0 / (near_sigma * near_sigma), far = 1.0 / (far_sigma * far_sigma);
+    double known = 1.0 / (known_sigma * known_sigma);
+    /* (near_bar - c - w)^2 near + (far_bar - c + w)^2 far + (w - known_bar)^2 known is least */
+    double right_c = near * near_bar + far * far_bar, right_w = near * near_bar - far * far_bar + known * known_bar;
+    double cc = near + far, cw = near - far, ww = near + far + known;
+    loading->centre_bar = fmin((ww * right_c - cw * right_w) / (cc * ww - cw * cw), end_bar);
+    double both_sigma = 0.5 * sqrt(near_sigma * near_sigma + far_sigma * far_sigma);
+    line_measure(&loading->width, mirror(loading, plateau_gpa), seen_bar, both_sigma);
+    line_measure(&loading->middle, mirror(loading, plateau_gpa), mirror(loading, loading->centre_bar), both_sigma);
+    assert(loading->centre_bar <= end_bar); /* L5 */
 }
 
 /* The drop lags behind the edge: with the edge passed at the probing rate, drop = rate t^2 / (2 compliance), and the
@@ -308,16 +505,15 @@ static void find_far_edge(struct loading *loading)
     double beyond_bar = sqrt(2.0 * rate * loading->response.estimate.compliance_bar_s_per_gpa * drop_gpa) +
                         0.5 * rate * trend_span_s(&loading->trend, n);
     loading->far_edge_bar = mirror(loading, loading->command_bar) + BEYOND_SHARE * beyond_bar;
-    double narrowest_bar =
-        (loading->knows_width ? NARROWEST_SHARE : NARROWEST_SHARE_UNKNOWN) * loading->settings.half_width_bar;
+    double width_bar = half_width_bar(loading, plateau_gpa);
+    double width_sigma = line_sigma_at(&loading->width, mirror(loading, plateau_gpa));
+    double narrowest_bar = fmax(width_bar - NARROWEST_SIGMAS * width_sigma, NARROWEST_SHARE * width_bar);
     double end_bar = loading->centre_bar;               /* of the ramp: the sample slid there, no edge lies beyond it */
     if (loading->far_edge_bar > loading->near_edge_bar) /* the drop was seen, the near edge only computed */
-        loading->near_edge_bar = fmin(loading->far_edge_bar + 2.0 * loading->settings.half_width_bar, end_bar);
+        loading->near_edge_bar = fmin(loading->far_edge_bar + 2.0 * width_bar, end_bar);
     if (loading->near_edge_bar - loading->far_edge_bar < 2.0 * narrowest_bar)
         loading->far_edge_bar = loading->near_edge_bar - 2.0 * narrowest_bar;
-    loading->centre_bar = (loading->near_edge_bar + loading->far_edge_bar) / 2.0;
-    loading->settings.half_width_bar = (loading->near_edge_bar - loading->far_edge_bar) / 2.0;
-    assert(loading->centre_bar <= end_bar); /* L5 */
+    place_centre(loading, plateau_gpa, end_bar);
 }
 
 /* The plateau is known and lies short of the target: the ramp stopped too early, which costs minutes, not the sample.
@@ -341,8 +537,7 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
 {
     const struct loading_settings *settings = &loading->settings;
     struct trend_fit fit;
-    double window_s;
-    if (!fit_trend(loading, now_ns, &fit, &window_s))
+    if (!fit_trend(loading, now_ns, &fit))
         return 0.0;
     if (is_short(loading)) {
         enter(loading, LOADING_RAMP, now_ns);
@@ -358,12 +553,12 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
         return 0.0;
     }
     double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
-    if (crossed_bar < 0.5 * settings->half_width_bar)
+    double width_bar = half_width_bar(loading, mirror(loading, fit.level_gpa));
+    double width_sigma = line_sigma_at(&loading->width, fit.level_gpa);
+    if (crossed_bar < fmax(width_bar, 2.0 * (width_bar - PROBE_SIGMAS * width_sigma)))
         return -settings->back_off_bar_per_s;
-    /* Wait here until the plateau is known; then on, slowly where the far edge is expected. */
-    if (loading->plateau_n < 2 * drop_readings(loading))
-        return 0.0;
-    return crossed_bar < settings->half_width_bar ? -settings->back_off_bar_per_s : -probe_rate(loading);
+    /* The plateau must be known before the far edge can show; from here on it is expected. */
+    return loading->plateau_n < 2 * drop_readings(loading) ? 0.0 : -probe_rate(loading);
 }
 
 /* Moves towards `goal_bar` (x direction) at the back-off rate; true when there. */
@@ -389,15 +584,20 @@ static double step_watch(struct loading *loading, int64_t now_ns)
 {
     struct trend_fit fit;
     double watched_s = s_from_ns(now_ns - loading->watch_t_ns);
-    if (watched_s < loading->settings.watch_s || !trend_fit(&loading->trend, now_ns, loading->settings.watch_s, &fit) ||
-        fit.n < TREND_READINGS_MIN)
+    if (watched_s < loading->settings.watch_s ||
+        !trend_fit(&loading->trend, now_ns, loading->settings.watch_s, NULL, &fit) || fit.n < TREND_READINGS_MIN)
         return 0.0;
+    double short_gpa = mirror(loading, loading->pressure_gpa_target - fit.mean_gpa);
+    if (is_applied(loading) && loading->n_approaches < APPROACHES_MAX && short_gpa > loading->settings.short_gpa) {
+        enter(loading, LOADING_RAMP, now_ns);
+        return 0.0;
+    }
     double drift_gpa = mirror(loading, fit.slope_gpa_per_s) * loading->isobar_s;
     bool is_significant = fabs(fit.slope_gpa_per_s) > SIGNIFICANCE * fit.slope_gpa_per_s_sigma;
     bool is_too_much = fabs(drift_gpa) > loading->drift_gpa_max / 2.0;
     if (is_significant && is_too_much && loading->n_corrections < CORRECTIONS_MAX &&
         loading->settings.back_off != LOADING_BACK_OFF_NONE) {
-        double step_bar = CORRECTION_SHARE * loading->settings.half_width_bar;
+        double step_bar = CORRECTION_SHARE * half_width_bar(loading, mirror(loading, fit.level_gpa));
         loading->n_corrections++;
         loading->centre_bar += drift_gpa > 0.0 ? -step_bar : step_bar;
         enter(loading, LOADING_RECENTRE, now_ns);
@@ -434,6 +634,7 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     double dt_s = clamp(s_from_ns(now_ns - loading->t_ns), 0.0, STEP_S_MAX);
     double rate = 0.0, before_bar = loading->command_bar;
     enum loading_state state = loading->state;
+    loading->drive_bar_s += 0.5 * (loading->membrane_bar + membrane_bar) * s_from_ns(now_ns - loading->t_ns);
     loading->t_ns = now_ns;
     loading->membrane_bar = membrane_bar;
     switch (state) {
@@ -489,10 +690,17 @@ static double retreat_edge_bar(const struct loading *loading)
     if (loading->state != LOADING_RAMP || loading->command_bar < loading->near_edge_bar)
         return loading->near_edge_bar; /* inside the dead zone that an earlier hold or back-off has found */
     struct trend_fit fit;
-    double window_s;
-    bool is_known = fit_trend(loading, loading->t_ns, &fit, &window_s);
+    bool is_known = fit_trend(loading, loading->t_ns, &fit);
     bool is_sliding = is_known && fit.slope_gpa_per_s > SLIDE_SIGMAS * fit.slope_gpa_per_s_sigma;
     return loading->command_bar - (is_sliding ? cautious_compliance(loading) * fit.slope_gpa_per_s : 0.0);
+}
+
+/* Half width at the pressure of the last reading, which may be old, or at the target. */
+static double retreat_width_bar(const struct loading *loading)
+{
+    double mean_gpa = loading->pressure_gpa_target, sigma_gpa;
+    trend_mean(&loading->trend, DROP_READINGS_MIN, &mean_gpa, &sigma_gpa);
+    return half_width_bar(loading, mirror(loading, mean_gpa));
 }
 
 void loading_range(const struct loading *loading, double *ret_bar_min, double *ret_bar_max)
@@ -500,8 +708,7 @@ void loading_range(const struct loading *loading, double *ret_bar_min, double *r
     double reach_bar = loading->settings.back_off_bar_per_s * AUTHORISE_S;
     *ret_bar_min = clamp(loading->command_bar - reach_bar, 0.0, loading->settings.membrane_bar_max);
     bool may_retreat = loading->direction > 0 && (loading->state == LOADING_RAMP || loading->state == LOADING_BACK_OFF);
-    double retreat_bar =
-        may_retreat ? retreat_edge_bar(loading) - 2.0 * loading->settings.half_width_bar : *ret_bar_min;
+    double retreat_bar = may_retreat ? retreat_edge_bar(loading) - 2.0 * retreat_width_bar(loading) : *ret_bar_min;
     if (retreat_bar < *ret_bar_min) /* a hold because of the journal must find its way authorised */
         *ret_bar_min = clamp(retreat_bar, 0.0, loading->settings.membrane_bar_max);
     *ret_bar_max = clamp(loading->command_bar + reach_bar, 0.0, loading->settings.membrane_bar_max);
@@ -519,7 +726,7 @@ void loading_hold(struct loading *loading)
         return;
     }
     loading->near_edge_bar = retreat_edge_bar(loading);
-    loading->centre_bar = loading->near_edge_bar - loading->settings.half_width_bar;
+    loading->centre_bar = loading->near_edge_bar - retreat_width_bar(loading);
     if (loading->centre_bar < 0.0)
         loading->centre_bar = 0.0;
     enter(loading, loading->centre_bar < loading->command_bar ? LOADING_RETREAT : LOADING_HELD, loading->t_ns);

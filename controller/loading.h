@@ -22,7 +22,9 @@
  *   BACK_OFF -> RAMP            [step_back_off]  the plateau is short of the target: once more, at most four times
  *   BACK_OFF -> RECENTRE        [step_back_off]  a drop is confirmed: the far edge of the dead zone is known
  *   RECENTRE -> WATCH           [step_recentre]  the membrane is in the middle
+ *   RAMP -> RECENTRE            [step_ramp]      the same, with a width that is known and not probed for
  *   WATCH -> RECENTRE           [step_watch]     a significant drift would exceed the tolerance (once)
+ *   WATCH -> RAMP               [step_watch]     the plateau is short of the target after all
  *   WATCH -> DONE               [step_watch]
  *   RAMP, BACK_OFF -> RETREAT   [loading_hold]   loading only: a membrane frozen in mid-ramp lets the sample creep on
  *   RETREAT -> HELD             [step_retreat]
@@ -43,6 +45,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "controller/line.h"
 #include "controller/response.h"
 #include "controller/trend.h"
 
@@ -60,6 +63,7 @@ enum loading_state {
 
 enum loading_back_off {
     LOADING_BACK_OFF_CALIBRATE, /* probe for the far edge of the dead zone */
+    LOADING_BACK_OFF_APPLY,     /* by the width that is known, without probing; a change that finds none known probes */
     LOADING_BACK_OFF_NONE,      /* stay where the ramp ended */
     LOADING_BACK_OFF_COUNT
 };
@@ -69,8 +73,9 @@ enum loading_back_off {
 struct loading_cell {
     int32_t is_known;
     double compliance_bar_s_per_gpa, compliance_bar_s_per_gpa_sigma;
-    double edge_bar_per_gpa, edge_bar_per_gpa_sigma; /* how far the edges move with the sample */
-    double half_width_bar, half_width_bar_sigma;     /* of the dead zone at no pressure */
+    double takeup_bar, takeup_bar_sigma; /* the middle of the dead zone at no pressure */
+    double bar_per_gpa, bar_per_gpa_sigma;
+    double half_width_bar, half_width_bar_sigma; /* at no pressure */
     double half_width_bar_per_gpa, half_width_bar_per_gpa_sigma;
 };
 
@@ -81,12 +86,10 @@ struct loading_settings {
     double pressure_gpa_max;
     double leash_bar; /* at least twice the controller's accuracy */
     double back_off_bar_per_s;
-    double half_width_bar; /* of the dead zone, until measured */
-    double short_gpa;      /* a plateau further below the target than this is approached again */
-    double creep_s_max;    /* longest creep time to be prepared for (V11) */
-    double taper_s;        /* near the target, dP/dt = remaining / taper */
-    double stop_gpa;       /* the ramp ends this far before the target, and by the expected rise */
-    double drop_gpa;       /* smallest drop believed during the back-off */
+    double short_gpa; /* a plateau further below the target than this is approached again */
+    double taper_s;   /* near the target, dP/dt = remaining / taper */
+    double stop_gpa;  /* the ramp ends this far before the target, and by the expected rise */
+    double drop_gpa;  /* smallest drop believed during the back-off */
     double watch_s;
 };
 
@@ -102,8 +105,13 @@ struct loading {
     double command_bar; /* the set point wanted now */
     struct response response;
     double membrane_bar; /* as last read */
+    double drive_bar_s;  /* its integral over the change */
     int32_t n_approaches;
-    bool knows_width;     /* a change before has measured the dead zone */
+    struct line width;          /* half width of the dead zone against pressure, as far as it is known */
+    struct line middle;         /* its middle: take-up + pressure / (GPa per bar) */
+    double slope_gpa_per_s_max; /* fastest slide of this change, and of that which has taught is_viscous */
+    double slope_gpa_per_s_taught;
+    bool is_viscous;      /* stores far more excess than an activated gasket would */
     double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
     double far_edge_bar;  /* x direction: the other side */
     double centre_bar;
@@ -126,7 +134,7 @@ const char *loading_state_name(enum loading_state state);
 
 /* Starts a change from the present membrane pressure. What the change before has taught (of the same struct, once it
  * has been started) is taken over: compliance, edge, width of the dead zone; so the struct is zeroed before its first
- * use. */
+ * use; settings.cell says what is known before the first change. */
 void loading_start(struct loading *loading, const struct loading_settings *settings, int32_t direction,
                    double pressure_gpa_target, double rate_bar_per_s, double isobar_s, double drift_gpa_max,
                    double membrane_bar, int64_t now_ns);
@@ -145,7 +153,7 @@ void loading_range(const struct loading *loading, double *ret_bar_min, double *r
 void loading_hold(struct loading *loading);
 void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns);
 
-/* Sample pressure expected in the end if the membrane stayed where it is (V11); NaN without a trend. */
-double loading_pressure_gpa_if_frozen(const struct loading *loading, int64_t now_ns);
+/* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN without a trend. */
+double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_ns);
 
 #endif

@@ -8,49 +8,67 @@
 #define MODEL_ERROR_GPA 0.005  /* slips, temperature, a softer edge than assumed */
 #define COMPLIANCE_MIN 1500.0  /* 5 min of creep at 1/7 GPa per bar, and some */
 #define COMPLIANCE_MAX 36000.0 /* 40 min at 1/14 GPa per bar, and some */
-#define EDGE_MIN 5.0
-#define EDGE_MAX 20.0
-#define CHANGE_SHARE 0.3 /* by which a cell may differ from one change to the next */
-#define FORGET 1.5       /* what an earlier slide taught counts with this much more sigma */
-
-enum { U_START, U_DRIFT, U_MEMBRANE, U_SAMPLE };
+#define EDGE_SIGMAS 1.5        /* further from what the edges themselves have told, a slide is not believed */
+#define CHANGE_SHARE 0.3       /* by which a cell may differ from one change to the next */
+#define FORGET 1.5             /* what an earlier slide taught counts with this much more sigma */
 
 static double clamp(double value, double low, double high) { return value < low ? low : value > high ? high : value; }
 
 static void take_estimate(struct response *response)
 {
-    double k = clamp(response->solution[U_MEMBRANE], 1.0 / COMPLIANCE_MAX, 1.0 / COMPLIANCE_MIN);
-    double k_cautious = response->solution[U_MEMBRANE] - response->sigma[U_MEMBRANE];
+    double k = clamp(response->solution[RESPONSE_MEMBRANE], 1.0 / COMPLIANCE_MAX, 1.0 / COMPLIANCE_MIN);
+    double edge = response->edge_bar_per_gpa, sigma = EDGE_SIGMAS * response->edge_bar_per_gpa_sigma;
+    double k_cautious = response->solution[RESPONSE_MEMBRANE] - response->sigma[RESPONSE_MEMBRANE];
     response->estimate = (struct response_estimate){
         .compliance_bar_s_per_gpa = 1.0 / k,
         .compliance_bar_s_per_gpa_cautious = 1.0 / clamp(k_cautious, 1.0 / COMPLIANCE_MAX, k),
-        .edge_bar_per_gpa = clamp(response->solution[U_SAMPLE] / k, EDGE_MIN, EDGE_MAX),
+        .edge_bar_per_gpa = clamp(response->solution[RESPONSE_SAMPLE] / k, edge - sigma, edge + sigma),
     };
 }
 
-void response_init(struct response *response, int32_t direction, const struct response *earlier)
+static void begin(struct response *response)
 {
-    /* K = 10000 bar s/GPa, G = 11.5 bar/GPa; without load the dead zone's edge stands at 18 bar, unloading at 9. */
-    const double k = 1e-4, k_sigma = 7e-5;
-    assert(response != earlier);
-    *response = (struct response){
-        .prior = {0.0, direction > 0 ? -18.0 * k : 9.0 * k, k, 11.5 * k},
-        .prior_sigma = {0.1, 20.0 * k, k_sigma, 11.5 * k_sigma},
-    };
-    if (earlier) {
-        double k_before = earlier->solution[U_MEMBRANE], sigma = FORGET * earlier->sigma[U_MEMBRANE];
-        response->has_taught = earlier->has_taught;
-        response->prior[U_MEMBRANE] = k_before;
-        response->prior_sigma[U_MEMBRANE] = clamp(sigma, CHANGE_SHARE * k_before, k_sigma);
-        response->prior[U_SAMPLE] = earlier->solution[U_SAMPLE];
-        response->prior_sigma[U_SAMPLE] =
-            CHANGE_SHARE * earlier->solution[U_SAMPLE] + FORGET * earlier->sigma[U_SAMPLE];
-    }
+    double k = response->prior[RESPONSE_MEMBRANE];
+    response->prior[RESPONSE_SAMPLE] = response->edge_bar_per_gpa * k;
+    response->prior_sigma[RESPONSE_SAMPLE] =
+        response->edge_bar_per_gpa_sigma * k + response->edge_bar_per_gpa * response->prior_sigma[RESPONSE_MEMBRANE];
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
         response->solution[i] = response->prior[i];
         response->sigma[i] = response->prior_sigma[i];
     }
     take_estimate(response);
+}
+
+void response_init(struct response *response, double edge_bar_per_gpa, double edge_bar_per_gpa_sigma)
+{
+    /* K = 10000 bar s/GPa; the edge of the dead zone within 100 bar. */
+    const double k = 1e-4, k_sigma = 7e-5, drift_sigma = 100.0 * k;
+    assert(edge_bar_per_gpa > 0.0 && edge_bar_per_gpa_sigma > 0.0);
+    *response = (struct response){
+        .prior = {0.0, 0.0, k, 0.0},
+        .prior_sigma = {0.1, drift_sigma, k_sigma, 0.0},
+        .edge_bar_per_gpa = edge_bar_per_gpa,
+        .edge_bar_per_gpa_sigma = edge_bar_per_gpa_sigma,
+    };
+    begin(response);
+}
+
+void response_know(struct response *response, double compliance_bar_s_per_gpa, double compliance_bar_s_per_gpa_sigma)
+{
+    double k = 1.0 / compliance_bar_s_per_gpa;
+    response->prior[RESPONSE_MEMBRANE] = k;
+    response->prior_sigma[RESPONSE_MEMBRANE] =
+        clamp(k * k * compliance_bar_s_per_gpa_sigma, CHANGE_SHARE * k, response->prior_sigma[RESPONSE_MEMBRANE]);
+    begin(response);
+}
+
+void response_take_over(struct response *response, const struct response *before)
+{
+    double k = before->solution[RESPONSE_MEMBRANE], sigma = FORGET * before->sigma[RESPONSE_MEMBRANE];
+    response->has_taught = before->has_taught;
+    response->prior[RESPONSE_MEMBRANE] = k;
+    response->prior_sigma[RESPONSE_MEMBRANE] = clamp(sigma, CHANGE_SHARE * k, response->prior_sigma[RESPONSE_MEMBRANE]);
+    begin(response);
 }
 
 /* Gauss and Jordan on a symmetric positive matrix; the inverse takes its place. */
@@ -77,12 +95,20 @@ static void solve(struct response *response)
 {
     double m[RESPONSE_UNKNOWNS][RESPONSE_UNKNOWNS], right[RESPONSE_UNKNOWNS];
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
-        double weight = 1.0 / (response->prior_sigma[i] * response->prior_sigma[i]);
+        double prior_weight = 1.0 / (response->prior_sigma[i] * response->prior_sigma[i]);
         for (int j = 0; j < RESPONSE_UNKNOWNS; j++)
             m[i][j] = response->normal[i][j];
-        m[i][i] += weight;
-        right[i] = response->right[i] + weight * response->prior[i];
+        m[i][i] += prior_weight;
+        right[i] = response->right[i] + prior_weight * response->prior[i];
     }
+    /* g - G k = 0, within sigma(G) k */
+    double edge = response->edge_bar_per_gpa;
+    double sigma = response->edge_bar_per_gpa_sigma * response->prior[RESPONSE_MEMBRANE];
+    double weight = 1.0 / (sigma * sigma);
+    m[RESPONSE_MEMBRANE][RESPONSE_MEMBRANE] += edge * edge * weight;
+    m[RESPONSE_MEMBRANE][RESPONSE_SAMPLE] -= edge * weight;
+    m[RESPONSE_SAMPLE][RESPONSE_MEMBRANE] -= edge * weight;
+    m[RESPONSE_SAMPLE][RESPONSE_SAMPLE] += weight;
     invert(m);
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
         response->solution[i] = 0.0;
@@ -125,7 +151,7 @@ void response_pause(struct response *response)
         return;
     response->is_begun = false;
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
-        if (i != U_START) {
+        if (i != RESPONSE_START) {
             double sigma = FORGET * response->sigma[i];
             response->prior[i] = response->solution[i];
             response->prior_sigma[i] = sigma < response->prior_sigma[i] ? sigma : response->prior_sigma[i];

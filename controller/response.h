@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RESPONSE_UNKNOWNS 4
+enum { RESPONSE_START, RESPONSE_DRIFT, RESPONSE_MEMBRANE, RESPONSE_SAMPLE, RESPONSE_UNKNOWNS }; /* p0, a, k, g */
 
 struct response_estimate {
     double compliance_bar_s_per_gpa;          /* K */
@@ -28,7 +28,8 @@ struct response_estimate {
 };
 
 struct response {
-    double prior[RESPONSE_UNKNOWNS], prior_sigma[RESPONSE_UNKNOWNS];
+    double prior[RESPONSE_UNKNOWNS], prior_sigma[RESPONSE_UNKNOWNS]; /* of the last unknown: by the edge below */
+    double edge_bar_per_gpa, edge_bar_per_gpa_sigma;                 /* prior of G = g / k */
     bool is_begun;
     bool has_taught; /* a slide has been seen */
     int64_t begin_ns, last_ns;
@@ -40,9 +41,15 @@ struct response {
     struct response_estimate estimate;
 };
 
-/* Starts from what is expected of a cell nobody knows, or (`earlier` not NULL) from what a change before has taught:
- * the compliance is the same up and down, the edge nearly so. */
-void response_init(struct response *response, int32_t direction, const struct response *earlier);
+/* Starts from what is expected of a cell nobody knows; how far the edge of the dead zone moves with the sample is known
+ * to the caller, more or less. */
+void response_init(struct response *response, double edge_bar_per_gpa, double edge_bar_per_gpa_sigma);
+
+/* The compliance is known from earlier nights, */
+void response_know(struct response *response, double compliance_bar_s_per_gpa, double compliance_bar_s_per_gpa_sigma);
+
+/* or from the change before: it is the same up and down. */
+void response_take_over(struct response *response, const struct response *before);
 
 /* A reading while the sample slides: mirrored membrane and sample pressure, sigma of the latter. */
 void response_add(struct response *response, int64_t t_ns, double membrane_bar, double pressure_gpa,

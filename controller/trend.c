@@ -13,12 +13,13 @@
 
 void trend_clear(struct trend *trend) { *trend = (struct trend){0}; }
 
-void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma)
+void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma, double drive_bar_s)
 {
     assert(pressure_gpa_sigma > 0.0);
     trend->t_ns[trend->next] = t_ns;
     trend->pressure_gpa[trend->next] = pressure_gpa;
     trend->pressure_gpa_sigma[trend->next] = pressure_gpa_sigma;
+    trend->drive_bar_s[trend->next] = drive_bar_s;
     trend->next = (trend->next + 1) % TREND_MAX;
     if (trend->n < TREND_MAX)
         trend->n++;
@@ -90,26 +91,58 @@ bool trend_mean(const struct trend *trend, int32_t n, double *ret_mean_gpa, doub
     return true;
 }
 
-/* The line through the newest `n` readings; those further than `residual_gpa_max` from `line` are left out (NULL:
- * none). */
-static bool fit_line(const struct trend *trend, int64_t now_ns, int32_t n, const struct trend_fit *line,
-                     double residual_gpa_max, struct trend_fit *ret_fit)
+/* How much higher the sample stood `age_s` ago than the present line says, because the slope was another then. */
+static double bend_gpa(const struct trend_drive *drive, double slope_gpa_per_s, double age_s, double drive_bar_s)
 {
-    double sum_t = 0.0, sum_p = 0.0, sum_tt = 0.0, sum_tp = 0.0, sum_pp = 0.0, sum_variance = 0.0;
-    double origin_gpa = trend->pressure_gpa[newest(trend, 0)]; /* keeps the squares small */
-    int32_t n_used = 0;
+    if (!drive)
+        return 0.0;
+    double membrane_bar_s = drive->membrane_bar * age_s - (drive->drive_bar_s - drive_bar_s);
+    double edge_bar_s = drive->edge_bar_per_gpa * slope_gpa_per_s * 0.5 * age_s * age_s;
+    return (membrane_bar_s - edge_bar_s) / drive->compliance_bar_s_per_gpa;
+}
+
+/* The newest `n` readings, freed from the bend: age (negative, s), pressure. */
+struct points {
+    int32_t n;
+    double t_s[TREND_MAX], pressure_gpa[TREND_MAX], variance[TREND_MAX];
+};
+
+static void straighten(const struct trend *trend, int64_t now_ns, int32_t n, const struct trend_drive *drive,
+                       double slope_gpa_per_s, struct points *ret_points)
+{
+    ret_points->n = n;
     for (int32_t k = 0; k < n; k++) {
         int32_t i = newest(trend, k);
-        double t = s_from_ns(trend->t_ns[i] - now_ns), p = trend->pressure_gpa[i];
-        if (line && absolute(p - line->level_gpa - line->slope_gpa_per_s * t) > residual_gpa_max)
+        double t_s = s_from_ns(trend->t_ns[i] - now_ns);
+        ret_points->t_s[k] = t_s;
+        ret_points->pressure_gpa[k] =
+            trend->pressure_gpa[i] - bend_gpa(drive, slope_gpa_per_s, -t_s, trend->drive_bar_s[i]);
+        ret_points->variance[k] = trend->pressure_gpa_sigma[i] * trend->pressure_gpa_sigma[i];
+    }
+}
+
+static double residual_gpa(const struct points *points, int32_t k, const struct trend_fit *line)
+{
+    return absolute(points->pressure_gpa[k] - line->level_gpa - line->slope_gpa_per_s * points->t_s[k]);
+}
+
+/* The line through the points; those further than `residual_gpa_max` from `line` are left out (NULL: none). */
+static bool fit_line(const struct points *points, const struct trend_fit *line, double residual_gpa_max,
+                     struct trend_fit *ret_fit)
+{
+    double sum_t = 0.0, sum_p = 0.0, sum_tt = 0.0, sum_tp = 0.0, sum_pp = 0.0, sum_variance = 0.0;
+    double origin_gpa = points->pressure_gpa[0]; /* keeps the squares small */
+    int32_t n_used = 0;
+    for (int32_t k = 0; k < points->n; k++) {
+        double t = points->t_s[k], p = points->pressure_gpa[k] - origin_gpa;
+        if (line && residual_gpa(points, k, line) > residual_gpa_max)
             continue;
-        p -= origin_gpa;
         sum_t += t;
         sum_p += p;
         sum_tt += t * t;
         sum_tp += t * p;
         sum_pp += p * p;
-        sum_variance += trend->pressure_gpa_sigma[i] * trend->pressure_gpa_sigma[i];
+        sum_variance += points->variance[k];
         n_used++;
     }
     if (n_used < FIT_READINGS_MIN)
@@ -134,21 +167,41 @@ static bool fit_line(const struct trend *trend, int64_t now_ns, int32_t n, const
     return true;
 }
 
-bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, struct trend_fit *ret_fit)
+/* The same without the points that are far from the first line. */
+static bool fit_robust(const struct points *points, struct trend_fit *ret_fit)
 {
-    double residuals_gpa[TREND_MAX], sigma_gpa = 0.0;
+    double residuals_gpa[TREND_MAX], variance = 0.0;
     struct trend_fit line;
-    int32_t n = 0;
-    for (; n < trend->n && s_from_ns(now_ns - trend->t_ns[newest(trend, n)]) <= window_s; n++)
-        sigma_gpa += trend->pressure_gpa_sigma[newest(trend, n)];
-    if (n < FIT_READINGS_MIN || !fit_line(trend, now_ns, n, NULL, 0.0, &line))
+    if (!fit_line(points, NULL, 0.0, &line))
         return false;
-    for (int32_t k = 0; k < n; k++) {
-        int32_t i = newest(trend, k);
-        double t = s_from_ns(trend->t_ns[i] - now_ns);
-        residuals_gpa[k] = absolute(trend->pressure_gpa[i] - line.level_gpa - line.slope_gpa_per_s * t);
+    for (int32_t k = 0; k < points->n; k++) {
+        residuals_gpa[k] = residual_gpa(points, k, &line);
+        variance += points->variance[k];
     }
-    double scatter_gpa = MEDIAN_TO_SIGMA * median(residuals_gpa, n);
-    scatter_gpa = scatter_gpa > sigma_gpa / n ? scatter_gpa : sigma_gpa / n;
-    return fit_line(trend, now_ns, n, &line, RESIDUAL_SIGMAS_MAX * scatter_gpa, ret_fit);
+    double scatter_gpa = MEDIAN_TO_SIGMA * median(residuals_gpa, points->n);
+    double stated_gpa = sqrt(variance / points->n);
+    scatter_gpa = scatter_gpa > stated_gpa ? scatter_gpa : stated_gpa;
+    return fit_line(points, &line, RESIDUAL_SIGMAS_MAX * scatter_gpa, ret_fit);
+}
+
+bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, const struct trend_drive *drive,
+               struct trend_fit *ret_fit)
+{
+    struct points points;
+    struct trend_fit fit;
+    int32_t n = 0;
+    while (n < trend->n && s_from_ns(now_ns - trend->t_ns[newest(trend, n)]) <= window_s)
+        n++;
+    if (n < FIT_READINGS_MIN)
+        return false;
+    straighten(trend, now_ns, n, NULL, 0.0, &points);
+    if (!fit_robust(&points, &fit))
+        return false;
+    if (drive) { /* the bend needs the mean slope of the window, which the plain line has told */
+        straighten(trend, now_ns, n, drive, fit.slope_gpa_per_s, &points);
+        if (!fit_robust(&points, &fit))
+            return false;
+    }
+    *ret_fit = fit;
+    return true;
 }

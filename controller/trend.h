@@ -20,6 +20,17 @@ struct trend {
     int64_t t_ns[TREND_MAX];
     double pressure_gpa[TREND_MAX];
     double pressure_gpa_sigma[TREND_MAX];
+    double drive_bar_s[TREND_MAX]; /* integral of the membrane pressure up to the reading; 0 where nobody asks */
+};
+
+/* What is known of the way in between: the membrane has changed the slope by (change of membrane - edge x change of
+ * sample) / compliance. The line is then fitted to the readings freed from that bend, and holds for this instant
+ * instead of for the middle of the window. */
+struct trend_drive {
+    double membrane_bar; /* now */
+    double drive_bar_s;
+    double compliance_bar_s_per_gpa;
+    double edge_bar_per_gpa;
 };
 
 struct trend_fit {
@@ -33,10 +44,12 @@ struct trend_fit {
 };
 
 void trend_clear(struct trend *trend);
-void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma);
+void trend_add(struct trend *trend, int64_t t_ns, double pressure_gpa, double pressure_gpa_sigma, double drive_bar_s);
 
-/* The line through the readings no older than `window_s` before `now_ns`; false with fewer than four. */
-bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, struct trend_fit *ret_fit);
+/* The line through the readings no older than `window_s` before `now_ns`; false with fewer than four. `drive` NULL: the
+ * membrane stood still, or does not move the sample. */
+bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, const struct trend_drive *drive,
+               struct trend_fit *ret_fit);
 
 /* Mean of the newest `n` readings (at most TREND_MEAN_MAX) without those more than 4 sigma from their median; false
  * with fewer. */
