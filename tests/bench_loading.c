@@ -4,7 +4,7 @@
  *
  *   calibrate  the protocol of controller/loading.h
  *   none       the same without the back-off
- *   paper      the plain recipe: ramp at 2 bar/min to the target, back off until the ruby has dropped by 0.01 GPa
+ *   paper      the plain recipe of tests/nights/recipe.h, ramped at 2 bar/min
  *
  * A cell whose membrane limit stands between it and a target counts as refused, from that change on. At a random
  * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold.
@@ -20,6 +20,7 @@
 
 #include "tests/nights/cell.h"
 #include "tests/nights/night.h"
+#include "tests/nights/recipe.h"
 
 #define N_CELLS 500
 #define ISOBAR_S 10800.0
@@ -83,86 +84,45 @@ static void play_night(struct tally *tally, const struct cell *cell, enum protoc
 
 /* ---- the plain recipe ---------------------------------------------------------------------------------------- */
 
-struct recipe {
-    struct plant plant, oracle;
-    struct plant_input input;
-    struct night_readings readings;
-    struct random random;
-    double mean_gpa; /* of the last three readings, one every 5 s */
-    double peak_gpa; /* its largest value in the direction of the change */
-    double last_gpa[3];
-    int n_seconds;
-};
-
-static double recipe_truth(struct recipe *recipe)
-{
-    plant_step(&recipe->plant, 0.5, &recipe->input);
-    plant_step(&recipe->plant, 0.5, &recipe->input);
-    double truth_gpa = plant_pressure_gpa(&recipe->plant);
-    if (recipe->n_seconds++ % 5 == 0) {
-        memmove(recipe->last_gpa, recipe->last_gpa + 1, 2 * sizeof recipe->last_gpa[0]);
-        recipe->last_gpa[2] = truth_gpa + recipe->readings.pressure_gpa_sigma * random_normal(&recipe->random) +
-                              recipe->readings.temperature_gpa_per_k * (recipe->plant.temperature_k - 296.0);
-        recipe->mean_gpa = (recipe->last_gpa[0] + recipe->last_gpa[1] + recipe->last_gpa[2]) / 3.0;
-    }
-    return truth_gpa;
-}
-
 static void recipe_hold(struct recipe *recipe, struct night_change *change)
 {
-    recipe->oracle = recipe->plant;
-    recipe->oracle.membrane_bar = recipe->oracle.load_bar + recipe->oracle.law.takeup_bar;
+    struct plant oracle = recipe->plant;
+    oracle.membrane_bar = oracle.load_bar + oracle.law.takeup_bar;
     const struct plant_input still = {
-        .membrane_bar_setpoint = recipe->oracle.membrane_bar, .slew_bar_per_s = 1.0, .output_on = true};
+        .membrane_bar_setpoint = oracle.membrane_bar, .slew_bar_per_s = 1.0, .output_on = true};
     double start_gpa = plant_pressure_gpa(&recipe->plant);
     change->start_error_gpa = start_gpa - change->target_gpa;
     for (int s = 0; s < (int)ISOBAR_S; s++) {
-        plant_step(&recipe->oracle, 0.5, &still);
-        plant_step(&recipe->oracle, 0.5, &still);
-        change->departure_gpa = fmax(change->departure_gpa, fabs(recipe_truth(recipe) - start_gpa));
+        plant_step(&oracle, 0.5, &still);
+        plant_step(&oracle, 0.5, &still);
+        recipe_step(recipe);
+        change->departure_gpa = fmax(change->departure_gpa, fabs(plant_pressure_gpa(&recipe->plant) - start_gpa));
         change->departure_gpa_oracle =
-            fmax(change->departure_gpa_oracle, fabs(plant_pressure_gpa(&recipe->oracle) - start_gpa));
+            fmax(change->departure_gpa_oracle, fabs(plant_pressure_gpa(&oracle) - start_gpa));
     }
     change->is_done = true;
 }
 
-/* Ramps until the mean reading is at the target, or (back) until it has dropped by 0.01 GPa from its peak; false at the
- * membrane's limit or after a day. */
-static bool recipe_move(struct recipe *recipe, struct night_change *change, double bar_per_s, double membrane_bar_max)
-{
-    bool is_ramp = bar_per_s * change->direction > 0.0;
-    recipe->peak_gpa = is_ramp ? -INFINITY : change->direction * recipe->mean_gpa;
-    for (int s = 0; s < 86400; s++) {
-        double next_bar = recipe->input.membrane_bar_setpoint + bar_per_s;
-        if (next_bar < 0.0 || next_bar > membrane_bar_max)
-            return false;
-        recipe->input.membrane_bar_setpoint = next_bar;
-        double truth_gpa = recipe_truth(recipe);
-        change->overshoot_gpa = fmax(change->overshoot_gpa, change->direction * (truth_gpa - change->target_gpa));
-        change->change_s += 1.0;
-        double mean_gpa = change->direction * recipe->mean_gpa;
-        recipe->peak_gpa = fmax(recipe->peak_gpa, mean_gpa);
-        if (is_ramp ? mean_gpa >= change->direction * change->target_gpa : mean_gpa <= recipe->peak_gpa - 0.01)
-            return true;
-    }
-    return false;
-}
-
 static void play_recipe(struct tally *tally, const struct cell *cell, uint64_t seed)
 {
-    struct recipe recipe = {.input = {.slew_bar_per_s = 0.1, .output_on = true}, .readings = cell->readings};
-    recipe.random.state = seed;
-    plant_init_law(&recipe.plant, &cell->law, seed, ladder_gpa[0]);
-    for (int i = 1; i < N_RUNGS; i++) {
+    struct recipe recipe;
+    struct plant plant;
+    plant_init_law(&plant, &cell->law, seed, ladder_gpa[0]);
+    recipe_begin(&recipe, &plant, &cell->readings, (struct random){.state = seed}, cell->membrane_bar_max);
+    for (int i = 1; i < N_RUNGS && recipe.state != RECIPE_REFUSED; i++) {
         struct night_change change = {.direction = ladder_gpa[i] > ladder_gpa[i - 1] ? 1 : -1,
                                       .target_gpa = ladder_gpa[i],
                                       .overshoot_gpa = -INFINITY};
-        double rate = change.direction * 2.0 / 60.0, back = -change.direction * 6.0 / 60.0;
-        if (!recipe_move(&recipe, &change, rate, cell->membrane_bar_max) ||
-            !recipe_move(&recipe, &change, back, cell->membrane_bar_max)) {
-            tally->n_refused++;
+        recipe_start(&recipe, change.direction, change.target_gpa, true);
+        do {
+            recipe_step(&recipe);
+            double beyond_gpa = change.direction * (plant_pressure_gpa(&recipe.plant) - change.target_gpa);
+            change.overshoot_gpa = fmax(change.overshoot_gpa, beyond_gpa);
+            change.change_s += 1.0;
+        } while (recipe.state < RECIPE_HOLD);
+        tally->n_refused += recipe.state == RECIPE_REFUSED;
+        if (recipe.state == RECIPE_REFUSED)
             return;
-        }
         recipe_hold(&recipe, &change);
         add_change(tally, &change);
     }
