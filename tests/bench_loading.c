@@ -7,7 +7,9 @@
  *   paper      the plain recipe of tests/nights/recipe.h, ramped at 2 bar/min
  *
  * A cell whose membrane limit stands between it and a target counts as refused, from that change on. At a random
- * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold.
+ * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold;
+ * limit_exceeded_if_died_ever counts the ladders with any such instant (V11), the other invariants that a ladder broke
+ * are in invariants_broken and by name in nights_broken.
  * SEED=N repeats a run.
  */
 #include <math.h>
@@ -35,7 +37,7 @@ static const double ladder_gpa[] = {0.1, 1.5, 3.3, 4.9, 6.3, 7.0, 6.3, 4.9, 3.3,
 #define N_RUNGS ((int)(sizeof ladder_gpa / sizeof ladder_gpa[0]))
 
 struct tally {
-    int n, n_refused, n_unfinished, n_limit, n_limit_if_died, n_violations;
+    int n, n_refused, n_unfinished, n_limit, n_limit_if_died, n_violations, n_broken[INVARIANT_COUNT];
     double overshoot_gpa[CHANGES_MAX], ratio[CHANGES_MAX], departure_gpa[CHANGES_MAX], start_error_gpa[CHANGES_MAX],
         change_min[CHANGES_MAX];
 };
@@ -50,6 +52,17 @@ static void add_change(struct tally *tally, const struct night_change *change)
     tally->ratio[i] = change->departure_gpa / change->departure_gpa_oracle;
     tally->start_error_gpa[i] = fabs(change->start_error_gpa);
     tally->change_min[i] = change->change_s / 60.0;
+}
+
+static void count_violations(struct tally *tally, const struct oracle *oracle)
+{
+    bool is_any = false;
+    for (int i = 0; i < INVARIANT_COUNT; i++) {
+        tally->n_broken[i] += oracle->n_violations[i] > 0;
+        is_any = is_any || (oracle->n_violations[i] > 0 && i != INVARIANT_V11);
+    }
+    tally->n_violations += is_any;
+    tally->n_limit += oracle->n_violations[INVARIANT_LIMIT] > 0;
 }
 
 /* ---- the shipping protocol ----------------------------------------------------------------------------------- */
@@ -78,8 +91,7 @@ static void play_night(struct tally *tally, const struct cell *cell, enum protoc
         add_change(tally, &night.changes[i]);
     tally->n_refused += night.is_refused;
     tally->n_unfinished += !night.is_refused && !night.is_finished;
-    tally->n_limit += night.n_violations[INVARIANT_LIMIT] > 0;
-    tally->n_violations += night_violations(&night) > 0;
+    count_violations(tally, &night.oracle);
 }
 
 /* ---- the plain recipe ---------------------------------------------------------------------------------------- */
@@ -162,8 +174,13 @@ static void print_tally(struct tally *tally, enum protocol protocol, enum plant_
            percentile(tally->start_error_gpa, n, 0.95));
     printf("\"change_min_p50\":%.0f,\"change_min_p95\":%.0f,", percentile(tally->change_min, n, 0.5),
            percentile(tally->change_min, n, 0.95));
-    printf("\"limit_exceeded\":%d,\"limit_exceeded_if_died\":%d,\"invariants_broken\":%d}\n", tally->n_limit,
-           tally->n_limit_if_died, tally->n_violations);
+    printf("\"limit_exceeded\":%d,\"limit_exceeded_if_died\":%d,\"limit_exceeded_if_died_ever\":%d,", tally->n_limit,
+           tally->n_limit_if_died, tally->n_broken[INVARIANT_V11]);
+    printf("\"invariants_broken\":%d,\"nights_broken\":{", tally->n_violations);
+    for (int i = 0, k = 0; i < INVARIANT_COUNT; i++)
+        if (tally->n_broken[i])
+            printf("%s\"%s\":%d", k++ ? "," : "", oracle_invariant_name((enum invariant)i), tally->n_broken[i]);
+    printf("}}\n");
     fflush(stdout);
 }
 
