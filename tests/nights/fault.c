@@ -3,14 +3,15 @@
 #include <assert.h>
 
 static const struct fault_kind faults[FAULT_COUNT] = {
-#define X(name, text, lasts_s, begin, end, reason, where, outcome)                                                     \
-    {#name, text, lasts_s, begin, end, reason, where, outcome},
+#define X(name, lasts_s, begin, end, reasons, where, outcome, excuses, text)                                           \
+    {#name, text, lasts_s, EVENT_##begin, EVENT_##end, reasons, where, outcome, excuses},
     FAULT_LIST(X)
 #undef X
 };
 
 static const struct moment_kind moments[MOMENT_COUNT] = {
-#define X(name, place, phase, state, direction, is_scanning) {#name, place, phase, state, direction, is_scanning},
+#define X(name, place, phase, state, direction, is_scanning, lasts_s_min)                                              \
+    {#name, place, phase, state, direction, is_scanning, lasts_s_min},
     MOMENT_LIST(X)
 #undef X
 };

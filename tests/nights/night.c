@@ -56,6 +56,16 @@ static struct event make_event(int32_t kind)
     return event;
 }
 
+/* Of the faults that last, or have lasted a minute ago. */
+static void note_reasons(struct night *night, uint32_t reasons)
+{
+    for (int i = 0; i < night->n_faults; i++) {
+        struct night_fault *fault = &night->faults[i];
+        if (fault->is_now || (fault->is_over && s_from_ns(night->now_ns) < fault->to_s + 60.0))
+            fault->reasons |= reasons;
+    }
+}
+
 static void execute(struct night *night, const struct action *action)
 {
     switch ((enum action_kind)action->kind) {
@@ -91,6 +101,7 @@ static void execute(struct night *night, const struct action *action)
     case ACTION_HOLD:
         night->n_holds += action->integer[0] != 0;
         night->reasons_seen |= (uint32_t)action->integer[0];
+        note_reasons(night, (uint32_t)action->integer[0]);
         night->is_refused = night->is_refused || (action->integer[0] & HOLD_MEMBRANE_LIMIT) != 0;
         break;
     case ACTION_FINISHED:
@@ -228,12 +239,8 @@ static void drive_fault(struct night *night, struct night_fault *fault)
 
 static void drive_faults(struct night *night)
 {
-    for (int i = 0; i < night->n_faults; i++) {
-        struct night_fault *fault = &night->faults[i];
-        drive_fault(night, fault);
-        if (fault->is_now || (fault->is_over && s_from_ns(night->now_ns) < fault->to_s + 60.0))
-            fault->reasons |= night->core.reasons_shown;
-    }
+    for (int i = 0; i < night->n_faults; i++)
+        drive_fault(night, &night->faults[i]);
 }
 
 /* ---- instruments --------------------------------------------------------------------------------------------- */
@@ -347,11 +354,11 @@ static void drive_disk(struct night *night)
 
 static void drive_instruments(struct night *night)
 {
-    drive_disk(night);
     read_beam(night);
     drive_spectrometer(night);
     read_membrane(night);
     drive_detector(night);
+    drive_disk(night);
 }
 
 /* ---- what came of it ----------------------------------------------------------------------------------------------
@@ -464,7 +471,7 @@ void night_begin(struct night *night, const struct core_settings *settings, cons
 
 bool night_step(struct night *night)
 {
-    if (night->is_finished || night->is_refused || s_from_ns(night->now_ns) > NIGHT_S_MAX)
+    if (night->is_finished || (night->is_refused && !night->has_operator) || s_from_ns(night->now_ns) > NIGHT_S_MAX)
         return false;
     night->pass++;
     night->now_ns += NS_PER_S;

@@ -71,6 +71,7 @@ struct night {
     int n_scans_started, n_scans_complete, n_holds, n_isobars;
     uint32_t reasons_seen;
     bool is_finished, is_refused; /* refused: the membrane's limit stands between the sample and the target */
+    bool has_operator;            /* who is asked then; else the night is over */
     int32_t n_changes;
     struct night_change changes[NIGHT_CHANGES_MAX];
     int32_t step_index;

@@ -20,8 +20,13 @@ const char *oracle_invariant_text(enum invariant invariant) { return invariants[
 
 static void judge(struct oracle *oracle, enum invariant invariant, bool is_kept, double seen, double allowed)
 {
-    if (!is_kept && oracle->n_violations[invariant]++ == 0)
-        oracle->first[invariant] = (struct oracle_finding){.t_ns = oracle->now_ns, .seen = seen, .allowed = allowed};
+    struct oracle_finding *finding = &oracle->findings[invariant];
+    if (is_kept)
+        return;
+    if (oracle->n_violations[invariant]++ == 0)
+        *finding = (struct oracle_finding){.t_ns = oracle->now_ns, .seen = seen, .allowed = allowed};
+    if (oracle->n_violations[invariant] == 1 || fabs(seen - allowed) > fabs(finding->seen_worst - finding->allowed))
+        finding->seen_worst = seen;
 }
 
 void oracle_begin(struct oracle *ret_oracle, const struct core_settings *settings)
@@ -81,6 +86,16 @@ static void see_complete(struct oracle *oracle, const struct event *event)
         return;
     oracle->is_scanning = false;
     oracle->n_complete += event->kind == EVENT_SCAN_COMPLETE;
+}
+
+static void see_ruby(struct oracle *oracle, double pressure_gpa)
+{
+    bool is_repeated = pressure_gpa == oracle->pressure_gpa; /* by a spectrometer that is stuck */
+    oracle->n_rejected = is_repeated ? oracle->n_rejected + 1 : 0;
+    oracle->pressure_gpa = pressure_gpa;
+    oracle->has_ruby = true;
+    if (!is_repeated)
+        oracle->ruby_t_ns = oracle->now_ns;
 }
 
 static void see_beam(struct oracle *oracle, double current_ma)
@@ -149,20 +164,17 @@ void oracle_see_event(struct oracle *oracle, const struct event *event)
     oracle->is_resuming = false;
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
-        oracle->has_membrane = true;
+        oracle->has_membrane = oracle->is_membrane_read = true;
         oracle->membrane_t_ns = oracle->now_ns;
         oracle->membrane_bar = event->value[0];
         break;
     case EVENT_MEMBRANE_LOST:
     case EVENT_MEMBRANE_FOUND:
         oracle->has_membrane_link = event->kind == EVENT_MEMBRANE_FOUND;
-        oracle->has_membrane = false;
+        oracle->is_membrane_read = false;
         break;
     case EVENT_RUBY:
-        oracle->has_ruby = true;
-        oracle->ruby_t_ns = oracle->now_ns;
-        oracle->n_rejected = 0;
-        oracle->pressure_gpa = event->value[0];
+        see_ruby(oracle, event->value[0]);
         break;
     case EVENT_RUBY_REJECTED:
         oracle->n_rejected++;
@@ -205,33 +217,48 @@ static bool has_all_answered(const struct oracle *oracle)
            (!oracle->settings.needs_detector || (oracle->has_detector && oracle->has_beam));
 }
 
+static double half_width_bar(const struct plant *plant)
+{
+    return plant->law.dead_zone_bar + plant->law.dead_zone_per_bar * plant->load_bar;
+}
+
+/* The first set point of a change says where the membrane stands: that is no move. */
+static bool is_where_it_stands(const struct oracle *oracle, double setpoint_bar)
+{
+    return oracle->is_new_setpoint && fabs(setpoint_bar - oracle->membrane_bar) < ORACLE_STANDS_BAR;
+}
+
 /* From the last set point, or from where the membrane was read: a resumed change starts there. */
 static void judge_rate(struct oracle *oracle, double setpoint_bar)
 {
     double last_bar = isnan(oracle->setpoint_bar) ? oracle->membrane_bar : oracle->setpoint_bar;
     double reach_s = fmin(age_s(oracle, oracle->setpoint_t_ns), ORACLE_CATCH_UP_S);
-    double reach_bar = oracle->slew_bar_per_s * reach_s + ORACLE_STEP_BAR + EXACT_BAR;
+    if (oracle->is_new_setpoint)
+        reach_s = ORACLE_READ_S;
+    double spare_bar = oracle->is_new_setpoint ? ORACLE_STANDS_BAR : ORACLE_STEP_BAR;
+    double reach_bar = oracle->slew_bar_per_s * reach_s + spare_bar + EXACT_BAR;
     double top_bar = fmax(last_bar, oracle->membrane_bar) + reach_bar;
     double bottom_bar = fmin(last_bar, oracle->membrane_bar) - reach_bar;
     bool is_down_on_a_load = direction_of(oracle) > 0 && setpoint_bar <= last_bar;
     judge(oracle, INVARIANT_V2, setpoint_bar <= top_bar, setpoint_bar, top_bar);
     judge(oracle, INVARIANT_V2, setpoint_bar >= bottom_bar, setpoint_bar, bottom_bar);
-    judge(oracle, INVARIANT_V2, is_fresh(oracle) || is_down_on_a_load || setpoint_bar == last_bar,
-          age_s(oracle, oracle->ruby_t_ns), oracle->settings.interlock.ruby_stale_s);
+    bool is_a_move = setpoint_bar != last_bar && !is_where_it_stands(oracle, setpoint_bar);
+    judge(oracle, INVARIANT_V2, is_fresh(oracle) || is_down_on_a_load || !is_a_move, age_s(oracle, oracle->ruby_t_ns),
+          oracle->settings.interlock.ruby_stale_s);
 }
 
-/* Braking is a move back while the sample still goes forward: the excess is taken out, not the load. A move back that
- * stays ahead of the membrane only shortens the leash. */
+/* Braking is a move back in the ramp that stays on the sample's side of the dead zone: it takes the excess out, not the
+ * load. A move back that stays ahead of the membrane only shortens the leash. */
 static void judge_reversal(struct oracle *oracle, double setpoint_bar, const struct plant *plant)
 {
     int direction = direction_of(oracle);
     if (oracle->is_new_setpoint || direction * (setpoint_bar - oracle->setpoint_bar) >= -ORACLE_STEP_BAR)
         return;
-    double effective_bar = fmax(0.0, plant->membrane_bar - plant->law.takeup_bar);
-    bool is_sample_going_on = direction * (effective_bar - plant->load_bar) > 0.0;
+    double excess_bar = fmax(0.0, plant->membrane_bar - plant->law.takeup_bar) - plant->load_bar;
+    bool is_braking = direction * excess_bar > -half_width_bar(plant);
     bool is_ahead = direction * (setpoint_bar - oracle->membrane_bar) >= 0.0;
     bool is_planned = oracle->state == LOADING_BACK_OFF || oracle->state == LOADING_RECENTRE ||
-                      (oracle->state == LOADING_RAMP && (is_sample_going_on || is_ahead));
+                      (oracle->state == LOADING_RAMP && (is_braking || is_ahead));
     judge(oracle, INVARIANT_V4, is_planned || is_held(oracle), setpoint_bar, oracle->setpoint_bar);
 }
 
@@ -255,8 +282,10 @@ static void see_setpoint(struct oracle *oracle, double setpoint_bar, const struc
                     (!is_held(oracle) || (direction_of(oracle) > 0 && setpoint_bar <= oracle->setpoint_bar));
     judge(oracle, INVARIANT_V1, is_in_range, setpoint_bar, limits->membrane_bar_max);
     judge(oracle, INVARIANT_LEASH, !(setpoint_bar > top_bar), setpoint_bar, top_bar);
-    judge(oracle, INVARIANT_V5, may_move || setpoint_bar == oracle->setpoint_bar, setpoint_bar, oracle->setpoint_bar);
-    judge(oracle, INVARIANT_V7, has_all_answered(oracle), setpoint_bar, 0.0);
+    bool is_unmoved = setpoint_bar == oracle->setpoint_bar ||
+                      (oracle->phase == CORE_LOADING && is_where_it_stands(oracle, setpoint_bar));
+    judge(oracle, INVARIANT_V5, may_move || is_unmoved, setpoint_bar, oracle->setpoint_bar);
+    judge(oracle, INVARIANT_V7, has_all_answered(oracle) && oracle->is_membrane_read, setpoint_bar, 0.0);
     judge(oracle, INVARIANT_V9, is_authorised(oracle, setpoint_bar), setpoint_bar, oracle->ranges[0].bar_max);
     judge_rate(oracle, setpoint_bar);
     judge_reversal(oracle, setpoint_bar, plant);
@@ -330,7 +359,7 @@ static void see_phase(struct oracle *oracle, const struct action *action)
         oracle->step_number && oracle->step_number <= oracle->durable && oracle->step_index_announced == step_index;
     if (is_at_work) {
         judge(oracle, INVARIANT_V9, is_durable, (double)oracle->step_number, (double)oracle->durable);
-        judge(oracle, INVARIANT_V7, oracle->has_ruby && (oracle->has_membrane || !is_new), phase, 0.0);
+        judge(oracle, INVARIANT_V7, has_all_answered(oracle), phase, 0.0);
     }
     oracle->phase = phase;
     oracle->step_index = step_index;
@@ -419,50 +448,51 @@ static void judge_overshoot(struct oracle *oracle, const struct plant *plant, do
     judge(oracle, INVARIANT_V3, !(beyond_gpa > ORACLE_MARGIN_GPA), beyond_gpa, ORACLE_MARGIN_GPA);
 }
 
-static void judge_change(struct oracle *oracle, const struct plant *plant, double pressure_gpa)
+/* A compression is never undone; on the way down the pressure may come back up by what a slip makes of it. */
+static void judge_load(struct oracle *oracle, const struct plant *plant, double pressure_gpa)
 {
-    int direction = direction_of(oracle);
-    oracle->furthest_bar = fmax(oracle->furthest_bar, direction * plant->load_bar);
-    double back_gpa = plant->law.gpa_per_bar * (oracle->furthest_bar - direction * plant->load_bar);
+    oracle->furthest_bar = fmax(oracle->furthest_bar, plant->load_bar);
+    double back_gpa = plant->law.gpa_per_bar * (oracle->furthest_bar - plant->load_bar);
     judge(oracle, INVARIANT_V4, back_gpa <= ORACLE_MARGIN_GPA, back_gpa, ORACLE_MARGIN_GPA);
-    if (direction > 0 && plant->law.form == PLANT_LINEAR)
+    if (plant->law.form == PLANT_LINEAR)
         judge_overshoot(oracle, plant, pressure_gpa);
 }
 
-/* What is not the load's: slips that stand and the temperature. */
-static double offset_gpa(const struct plant *plant)
+/* Slips that stand relax; a cell that has slipped down comes back up. */
+static double creep_step(struct plant *frozen, const struct plant_input *input)
 {
-    return plant_pressure_gpa(plant) - plant->law.gpa_per_bar * plant->load_bar;
+    double missing_bar = input->membrane_bar_setpoint - frozen->membrane_bar;
+    bool is_moving = input->output_on && missing_bar != 0.0;
+    double rate = plant_load_bar_per_s(frozen);
+    double step_s = fmin(is_moving ? 1.0 : 60.0, 0.01 * half_width_bar(frozen) / fmax(fabs(rate), 1e-12));
+    double slew_bar = input->slew_bar_per_s * step_s;
+    if (is_moving)
+        frozen->membrane_bar += fmin(fmax(missing_bar, -slew_bar), slew_bar);
+    frozen->load_bar += rate * step_s;
+    frozen->slip_gpa -= frozen->slip_gpa * step_s / frozen->law.slip_relaxation_s;
+    return step_s;
 }
 
 double oracle_pressure_gpa_if_died(const struct plant *plant, const struct plant_input *input)
 {
     struct plant frozen = *plant;
-    double load_bar_max = frozen.load_bar;
+    double pressure_gpa_max = plant_pressure_gpa(plant);
     for (double t_s = 0.0; t_s < ORACLE_CREEP_S;) {
-        double missing_bar = fabs(input->membrane_bar_setpoint - frozen.membrane_bar);
-        bool is_moving = input->output_on && missing_bar > 0.0;
-        double rate = plant_load_bar_per_s(&frozen);
-        double half_width_bar = frozen.law.dead_zone_bar + frozen.law.dead_zone_per_bar * frozen.load_bar;
-        double step_s = fmin(is_moving ? 1.0 : 60.0, 0.01 * half_width_bar / fmax(fabs(rate), 1e-12));
-        double slew_bar = fmin(missing_bar, input->slew_bar_per_s * step_s);
-        if (is_moving)
-            frozen.membrane_bar += input->membrane_bar_setpoint > frozen.membrane_bar ? slew_bar : -slew_bar;
-        frozen.load_bar += rate * step_s;
-        load_bar_max = fmax(load_bar_max, frozen.load_bar);
-        t_s += step_s;
+        t_s += creep_step(&frozen, input);
+        pressure_gpa_max = fmax(pressure_gpa_max, plant_pressure_gpa(&frozen));
     }
-    return frozen.law.gpa_per_bar * load_bar_max + offset_gpa(plant);
+    return pressure_gpa_max;
 }
 
 /* The load never creeps beyond membrane - take-up: only where that is too much, the creep itself is asked. */
 static void judge_death(struct oracle *oracle, const struct plant *plant, const struct plant_input *input)
 {
     double limit_gpa = oracle->settings.loading.pressure_gpa_max;
+    struct plant crept = *plant;
     double membrane_bar = fmax(plant->membrane_bar, input->membrane_bar_setpoint);
-    double load_bar_max = fmax(plant->load_bar, membrane_bar - plant->law.takeup_bar);
-    double bound_gpa = plant->law.gpa_per_bar * load_bar_max + offset_gpa(plant);
-    if (bound_gpa < limit_gpa || oracle->now_ns < oracle->creep_t_ns + ORACLE_CREEP_EVERY_NS)
+    crept.load_bar = fmax(plant->load_bar, membrane_bar - plant->law.takeup_bar);
+    crept.slip_gpa = fmax(plant->slip_gpa, 0.0);
+    if (plant_pressure_gpa(&crept) < limit_gpa || oracle->now_ns < oracle->creep_t_ns + ORACLE_CREEP_EVERY_NS)
         return;
     oracle->creep_t_ns = oracle->now_ns;
     double pressure_gpa = oracle_pressure_gpa_if_died(plant, input);
@@ -473,8 +503,8 @@ void oracle_see_truth(struct oracle *oracle, const struct plant *plant, const st
 {
     double pressure_gpa = plant_pressure_gpa(plant), limit_gpa = oracle->settings.loading.pressure_gpa_max;
     judge(oracle, INVARIANT_LIMIT, pressure_gpa < limit_gpa, pressure_gpa, limit_gpa);
-    if (oracle->phase == CORE_LOADING)
-        judge_change(oracle, plant, pressure_gpa);
+    if (oracle->phase == CORE_LOADING && direction_of(oracle) > 0)
+        judge_load(oracle, plant, pressure_gpa);
     judge_death(oracle, plant, input);
 }
 

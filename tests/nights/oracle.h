@@ -24,10 +24,12 @@
     X(LEASH, "a set point is not above the last membrane reading by more than the leash")                              \
     X(V2, "set points move within the slew told, with fresh accepted readings; without, down on a load only")          \
     X(V3, "on a load the sample is not driven beyond the target by more than the margin (linear creep)")               \
-    X(V4, "no reversal but in back-off, recentring, retreat and braking; the sample falls back by the margin at most") \
+    X(V4, "no reversal but in back-off, recentring, retreat and braking; on a load the sample falls back by the "      \
+          "margin at most")                                                                                            \
     X(V5, "outside a pressure change and while it is held no set point moves, but in the retreat of a load")           \
     X(V6, "scans and attempts count up; each completed scan has one analysis")                                         \
-    X(V7, "nothing is driven or taken before all instruments have answered, the membrane again after each link")       \
+    X(V7,                                                                                                              \
+      "nothing is driven or taken before all instruments have answered; no set point before a reading on each link")   \
     X(V8, "what holds is shown, and what is shown stands")                                                             \
     X(V9, "nothing is acted on before its intent is durable")                                                          \
     X(V10, "the same seed gives the same night")                                                                       \
@@ -41,17 +43,19 @@ enum invariant {
         INVARIANT_COUNT
 };
 
-/* The first time that an invariant was broken. */
+/* How an invariant was broken first, and worst. */
 struct oracle_finding {
     int64_t t_ns;
-    double seen, allowed;
+    double seen, allowed, seen_worst;
 };
 
-#define ORACLE_MARGIN_GPA 0.10            /* V3, V4 */
-#define ORACLE_FRESH_PER_CADENCE 2.0      /* a ruby reading is fresh for ruby_stale_s and so many intervals */
-#define ORACLE_STEP_BAR 0.002             /* smaller changes of the command are not sent at once */
-#define ORACLE_CATCH_UP_S 2.0             /* after a stall the ramp does not catch up by more */
-#define ORACLE_CREEP_S 86400.0            /* V11 */
+#define ORACLE_MARGIN_GPA 0.10       /* V3, V4 */
+#define ORACLE_FRESH_PER_CADENCE 2.0 /* a ruby reading is fresh for ruby_stale_s and so many intervals */
+#define ORACLE_STEP_BAR 0.002        /* smaller changes of the command are not sent at once */
+#define ORACLE_STANDS_BAR 0.05       /* readings of a membrane that stands, or is about to */
+#define ORACLE_READ_S 8.0            /* V2: how old the reading may be that a change begins with, after an isobar */
+#define ORACLE_CATCH_UP_S 2.0        /* after a stall the ramp does not catch up by more */
+#define ORACLE_CREEP_S 86400.0       /* V11 */
 #define ORACLE_CREEP_EVERY_NS 60000000000 /* V11, where the simple bound does not do */
 
 struct oracle_range {
@@ -61,13 +65,14 @@ struct oracle_range {
 
 struct oracle {
     int64_t n_violations[INVARIANT_COUNT];
-    struct oracle_finding first[INVARIANT_COUNT];
+    struct oracle_finding findings[INVARIANT_COUNT];
     struct core_settings settings;
     int64_t now_ns;
     uint64_t hash; /* of all events and actions */
     /* instruments, from the events */
     bool has_membrane_link, has_spectrometer_link, has_detector_link;
-    bool has_membrane, has_ruby, has_detector, has_beam; /* has answered at all; the membrane: since its last link */
+    bool has_membrane, has_ruby, has_detector, has_beam; /* has answered at all */
+    bool is_membrane_read;                               /* since its last link */
     int64_t membrane_t_ns, ruby_t_ns, beam_t_ns, beam_good_t_ns;
     double membrane_bar, pressure_gpa, current_ma, cadence_s;
     int32_t n_rejected;
@@ -90,7 +95,7 @@ struct oracle {
     bool is_scanning;
     /* the truth */
     double crossing_bar; /* load when the pressure last came to the target; NaN: it is short of it */
-    double furthest_bar; /* x direction: load, in this change */
+    double furthest_bar; /* load, in this change */
     int64_t creep_t_ns;
 };
 
