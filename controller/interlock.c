@@ -23,6 +23,18 @@ void interlock_init(struct interlock *interlock, const struct interlock_settings
     *interlock = (struct interlock){.settings = *settings};
 }
 
+/* No two spectra give one pressure to the last bit: a reading that does is the one before, shown again. */
+static void observe_ruby(struct interlock *interlock, const struct event *event)
+{
+    if (event->value[0] == interlock->pressure_gpa) {
+        interlock->ruby_rejected++;
+        return;
+    }
+    interlock->ruby_t_ns = event->t_ns;
+    interlock->ruby_rejected = 0;
+    interlock->pressure_gpa = event->value[0];
+}
+
 static void observe_beam(struct interlock *interlock, const struct event *event)
 {
     double current_ma = event->value[0];
@@ -51,9 +63,7 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
         interlock->membrane_found = true;
         break;
     case EVENT_RUBY:
-        interlock->ruby_t_ns = event->t_ns;
-        interlock->ruby_rejected = 0;
-        interlock->pressure_gpa = event->value[0];
+        observe_ruby(interlock, event);
         break;
     case EVENT_RUBY_REJECTED:
         interlock->ruby_rejected++;

@@ -20,7 +20,7 @@
     X(HOLD_MEMBRANE_STALL, 4, "the membrane does not follow its set point; check supply, valves and line")             \
     X(HOLD_MEMBRANE_LIMIT, 5, "the membrane stands at its limit and the target is not reached")                        \
     X(HOLD_RUBY_LINK, 6, "no link to the spectrometer")                                                                \
-    X(HOLD_RUBY_REJECTED, 7, "the last ruby spectra were rejected; check laser, focus and exposure")                   \
+    X(HOLD_RUBY_REJECTED, 7, "the last ruby spectra were rejected, or repeat the one before; check laser and focus")   \
     X(HOLD_RUBY_STALE, 8, "no fresh ruby reading")                                                                     \
     X(HOLD_DETECTOR_LINK, 9, "no link to the detector")                                                                \
     X(HOLD_BEAM, 10, "no beam, or the ring current is not known")                                                      \
@@ -58,7 +58,7 @@ struct interlock {
     int64_t beam_good_t_ns; /* since when the current is above current_ma_resume; 0: it is not */
     bool beam_ok;
     double ruby_every_s;
-    int32_t ruby_rejected;
+    int32_t ruby_rejected; /* in a row, or the same to the last bit as the one before */
     double pressure_gpa;
 };
 

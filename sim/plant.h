@@ -68,6 +68,9 @@ void plant_init_law(struct plant *plant, const struct plant_law *law, uint64_t s
 /* One explicit Euler step; dt_s <= 1, far below the creep time. */
 void plant_step(struct plant *plant, double dt_s, const struct plant_input *input);
 
+/* dy/dt as the plant stands. */
+double plant_load_bar_per_s(const struct plant *plant);
+
 double plant_pressure_gpa(const struct plant *plant);
 double plant_membrane_bar(struct plant *plant); /* with the regulation noise of this instant */
 

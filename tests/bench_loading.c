@@ -4,10 +4,12 @@
  *
  *   calibrate  the protocol of controller/loading.h
  *   none       the same without the back-off
- *   paper      the plain recipe: ramp at 2 bar/min to the target, back off until the ruby has dropped by 0.01 GPa
+ *   paper      the plain recipe of tests/nights/recipe.h, ramped at 2 bar/min
  *
  * A cell whose membrane limit stands between it and a target counts as refused, from that change on. At a random
- * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold.
+ * instant of every ladder the daemon is taken to have died: the cell then creeps for a day, and its limit must hold;
+ * limit_exceeded_if_died_ever counts the ladders with any such instant (V11), the other invariants that a ladder broke
+ * are in invariants_broken and by name in nights_broken.
  * SEED=N repeats a run.
  */
 #include <math.h>
@@ -20,6 +22,7 @@
 
 #include "tests/nights/cell.h"
 #include "tests/nights/night.h"
+#include "tests/nights/recipe.h"
 
 #define N_CELLS 500
 #define ISOBAR_S 10800.0
@@ -34,7 +37,7 @@ static const double ladder_gpa[] = {0.1, 1.5, 3.3, 4.9, 6.3, 7.0, 6.3, 4.9, 3.3,
 #define N_RUNGS ((int)(sizeof ladder_gpa / sizeof ladder_gpa[0]))
 
 struct tally {
-    int n, n_refused, n_unfinished, n_limit, n_limit_if_died, n_violations;
+    int n, n_refused, n_unfinished, n_limit, n_limit_if_died, n_violations, n_broken[INVARIANT_COUNT];
     double overshoot_gpa[CHANGES_MAX], ratio[CHANGES_MAX], departure_gpa[CHANGES_MAX], start_error_gpa[CHANGES_MAX],
         change_min[CHANGES_MAX];
 };
@@ -49,6 +52,17 @@ static void add_change(struct tally *tally, const struct night_change *change)
     tally->ratio[i] = change->departure_gpa / change->departure_gpa_oracle;
     tally->start_error_gpa[i] = fabs(change->start_error_gpa);
     tally->change_min[i] = change->change_s / 60.0;
+}
+
+static void count_violations(struct tally *tally, const struct oracle *oracle)
+{
+    bool is_any = false;
+    for (int i = 0; i < INVARIANT_COUNT; i++) {
+        tally->n_broken[i] += oracle->n_violations[i] > 0;
+        is_any = is_any || (oracle->n_violations[i] > 0 && i != INVARIANT_V11);
+    }
+    tally->n_violations += is_any;
+    tally->n_limit += oracle->n_violations[INVARIANT_LIMIT] > 0;
 }
 
 /* ---- the shipping protocol ----------------------------------------------------------------------------------- */
@@ -77,92 +91,50 @@ static void play_night(struct tally *tally, const struct cell *cell, enum protoc
         add_change(tally, &night.changes[i]);
     tally->n_refused += night.is_refused;
     tally->n_unfinished += !night.is_refused && !night.is_finished;
-    tally->n_limit += night.n_violations[INVARIANT_LIMIT] > 0;
-    tally->n_violations += night_violations(&night) > 0;
+    count_violations(tally, &night.oracle);
 }
 
 /* ---- the plain recipe ---------------------------------------------------------------------------------------- */
 
-struct recipe {
-    struct plant plant, oracle;
-    struct plant_input input;
-    struct night_readings readings;
-    struct random random;
-    double mean_gpa; /* of the last three readings, one every 5 s */
-    double peak_gpa; /* its largest value in the direction of the change */
-    double last_gpa[3];
-    int n_seconds;
-};
-
-static double recipe_truth(struct recipe *recipe)
-{
-    plant_step(&recipe->plant, 0.5, &recipe->input);
-    plant_step(&recipe->plant, 0.5, &recipe->input);
-    double truth_gpa = plant_pressure_gpa(&recipe->plant);
-    if (recipe->n_seconds++ % 5 == 0) {
-        memmove(recipe->last_gpa, recipe->last_gpa + 1, 2 * sizeof recipe->last_gpa[0]);
-        recipe->last_gpa[2] = truth_gpa + recipe->readings.pressure_gpa_sigma * random_normal(&recipe->random) +
-                              recipe->readings.temperature_gpa_per_k * (recipe->plant.temperature_k - 296.0);
-        recipe->mean_gpa = (recipe->last_gpa[0] + recipe->last_gpa[1] + recipe->last_gpa[2]) / 3.0;
-    }
-    return truth_gpa;
-}
-
 static void recipe_hold(struct recipe *recipe, struct night_change *change)
 {
-    recipe->oracle = recipe->plant;
-    recipe->oracle.membrane_bar = recipe->oracle.load_bar + recipe->oracle.law.takeup_bar;
+    struct plant oracle = recipe->plant;
+    oracle.membrane_bar = oracle.load_bar + oracle.law.takeup_bar;
     const struct plant_input still = {
-        .membrane_bar_setpoint = recipe->oracle.membrane_bar, .slew_bar_per_s = 1.0, .output_on = true};
+        .membrane_bar_setpoint = oracle.membrane_bar, .slew_bar_per_s = 1.0, .output_on = true};
     double start_gpa = plant_pressure_gpa(&recipe->plant);
     change->start_error_gpa = start_gpa - change->target_gpa;
     for (int s = 0; s < (int)ISOBAR_S; s++) {
-        plant_step(&recipe->oracle, 0.5, &still);
-        plant_step(&recipe->oracle, 0.5, &still);
-        change->departure_gpa = fmax(change->departure_gpa, fabs(recipe_truth(recipe) - start_gpa));
+        plant_step(&oracle, 0.5, &still);
+        plant_step(&oracle, 0.5, &still);
+        recipe_step(recipe);
+        change->departure_gpa = fmax(change->departure_gpa, fabs(plant_pressure_gpa(&recipe->plant) - start_gpa));
         change->departure_gpa_oracle =
-            fmax(change->departure_gpa_oracle, fabs(plant_pressure_gpa(&recipe->oracle) - start_gpa));
+            fmax(change->departure_gpa_oracle, fabs(plant_pressure_gpa(&oracle) - start_gpa));
     }
     change->is_done = true;
 }
 
-/* Ramps until the mean reading is at the target, or (back) until it has dropped by 0.01 GPa from its peak; false at the
- * membrane's limit or after a day. */
-static bool recipe_move(struct recipe *recipe, struct night_change *change, double bar_per_s, double membrane_bar_max)
-{
-    bool is_ramp = bar_per_s * change->direction > 0.0;
-    recipe->peak_gpa = is_ramp ? -INFINITY : change->direction * recipe->mean_gpa;
-    for (int s = 0; s < 86400; s++) {
-        double next_bar = recipe->input.membrane_bar_setpoint + bar_per_s;
-        if (next_bar < 0.0 || next_bar > membrane_bar_max)
-            return false;
-        recipe->input.membrane_bar_setpoint = next_bar;
-        double truth_gpa = recipe_truth(recipe);
-        change->overshoot_gpa = fmax(change->overshoot_gpa, change->direction * (truth_gpa - change->target_gpa));
-        change->change_s += 1.0;
-        double mean_gpa = change->direction * recipe->mean_gpa;
-        recipe->peak_gpa = fmax(recipe->peak_gpa, mean_gpa);
-        if (is_ramp ? mean_gpa >= change->direction * change->target_gpa : mean_gpa <= recipe->peak_gpa - 0.01)
-            return true;
-    }
-    return false;
-}
-
 static void play_recipe(struct tally *tally, const struct cell *cell, uint64_t seed)
 {
-    struct recipe recipe = {.input = {.slew_bar_per_s = 0.1, .output_on = true}, .readings = cell->readings};
-    recipe.random.state = seed;
-    plant_init_law(&recipe.plant, &cell->law, seed, ladder_gpa[0]);
-    for (int i = 1; i < N_RUNGS; i++) {
+    struct recipe recipe;
+    struct plant plant;
+    plant_init_law(&plant, &cell->law, seed, ladder_gpa[0]);
+    recipe_begin(&recipe, &plant, &cell->readings, (struct random){.state = seed}, cell->membrane_bar_max);
+    for (int i = 1; i < N_RUNGS && recipe.state != RECIPE_REFUSED; i++) {
         struct night_change change = {.direction = ladder_gpa[i] > ladder_gpa[i - 1] ? 1 : -1,
                                       .target_gpa = ladder_gpa[i],
                                       .overshoot_gpa = -INFINITY};
-        double rate = change.direction * 2.0 / 60.0, back = -change.direction * 6.0 / 60.0;
-        if (!recipe_move(&recipe, &change, rate, cell->membrane_bar_max) ||
-            !recipe_move(&recipe, &change, back, cell->membrane_bar_max)) {
-            tally->n_refused++;
+        recipe_start(&recipe, change.direction, change.target_gpa, true);
+        do {
+            recipe_step(&recipe);
+            double beyond_gpa = change.direction * (plant_pressure_gpa(&recipe.plant) - change.target_gpa);
+            change.overshoot_gpa = fmax(change.overshoot_gpa, beyond_gpa);
+            change.change_s += 1.0;
+        } while (recipe.state < RECIPE_HOLD);
+        tally->n_refused += recipe.state == RECIPE_REFUSED;
+        if (recipe.state == RECIPE_REFUSED)
             return;
-        }
         recipe_hold(&recipe, &change);
         add_change(tally, &change);
     }
@@ -202,8 +174,13 @@ static void print_tally(struct tally *tally, enum protocol protocol, enum plant_
            percentile(tally->start_error_gpa, n, 0.95));
     printf("\"change_min_p50\":%.0f,\"change_min_p95\":%.0f,", percentile(tally->change_min, n, 0.5),
            percentile(tally->change_min, n, 0.95));
-    printf("\"limit_exceeded\":%d,\"limit_exceeded_if_died\":%d,\"invariants_broken\":%d}\n", tally->n_limit,
-           tally->n_limit_if_died, tally->n_violations);
+    printf("\"limit_exceeded\":%d,\"limit_exceeded_if_died\":%d,\"limit_exceeded_if_died_ever\":%d,", tally->n_limit,
+           tally->n_limit_if_died, tally->n_broken[INVARIANT_V11]);
+    printf("\"invariants_broken\":%d,\"nights_broken\":{", tally->n_violations);
+    for (int i = 0, k = 0; i < INVARIANT_COUNT; i++)
+        if (tally->n_broken[i])
+            printf("%s\"%s\":%d", k++ ? "," : "", oracle_invariant_name((enum invariant)i), tally->n_broken[i]);
+    printf("}}\n");
     fflush(stdout);
 }
 

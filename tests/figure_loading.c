@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "tests/nights/night.h"
+#include "tests/nights/recipe.h"
 
 #define ISOBAR_S 10800.0
 #define N_SEEDS 12
@@ -151,38 +152,23 @@ static void write_load(FILE *file, FILE *starts, const char *name, struct night 
     close_data(stays.file);
 }
 
-/* The plain recipe: ramp at 2 bar/min until the mean of three readings is at the target, then (or not) back off at
- * 6 bar/min until it is 0.01 GPa below its largest. */
+/* The plain recipe (tests/nights/recipe.h), with and without its back-off. */
 static void write_recipe(FILE *file, FILE *starts, const char *name, const struct night *from, double target,
                          bool has_back_off)
 {
-    enum { RAMP, BACK_OFF, HOLD } state = RAMP;
-    struct plant plant = from->plant;
-    struct plant_input input = from->input;
-    struct random random = from->random;
-    double last_gpa[3] = {0}, largest_gpa = 0.0;
-    input.slew_bar_per_s = 0.1;
-    input.membrane_bar_setpoint = plant.membrane_bar;
-    for (int s = 0; s < LOAD_S; s++) {
-        plant_step(&plant, 0.5, &input);
-        plant_step(&plant, 0.5, &input);
-        double truth_gpa = plant_pressure_gpa(&plant);
-        if (s % LOAD_EVERY_S == 0) {
-            memmove(last_gpa, last_gpa + 1, 2 * sizeof last_gpa[0]);
-            last_gpa[2] = truth_gpa + readings.pressure_gpa_sigma * random_normal(&random) +
-                          readings.temperature_gpa_per_k * (plant.temperature_k - 296.0);
-            fprintf(file, "%.4f %.3f %.4f %.4f %d\n", s / 3600.0, plant.membrane_bar, truth_gpa, last_gpa[2],
-                    state == HOLD);
-        }
-        double mean_gpa = (last_gpa[0] + last_gpa[1] + last_gpa[2]) / 3.0;
-        largest_gpa = fmax(largest_gpa, mean_gpa);
-        bool is_there = state == RAMP ? mean_gpa >= target : state == BACK_OFF && mean_gpa <= largest_gpa - 0.01;
-        if (is_there)
-            state = state == RAMP && has_back_off ? BACK_OFF : HOLD;
-        if (is_there && state == HOLD)
+    struct recipe recipe;
+    bool was_hold = false;
+    recipe_begin(&recipe, &from->plant, &readings, from->random, from->core.settings.loading.membrane_bar_max);
+    recipe_start(&recipe, 1, target, has_back_off);
+    for (int s = 0; s < LOAD_S && recipe.state != RECIPE_REFUSED; s++) {
+        recipe_step(&recipe);
+        double truth_gpa = plant_pressure_gpa(&recipe.plant);
+        if (s % RECIPE_READING_S == 0)
+            fprintf(file, "%.4f %.3f %.4f %.4f %d\n", s / 3600.0, recipe.plant.membrane_bar, truth_gpa,
+                    recipe.reading_gpa[2], was_hold);
+        if (recipe.state == RECIPE_HOLD && !was_hold)
             fprintf(starts, "%.4f %.4f %s\n", s / 3600.0, truth_gpa, name);
-        input.membrane_bar_setpoint += state == RAMP ? 2.0 / 60.0 : state == BACK_OFF ? -0.1 : 0.0;
-        input.membrane_bar_setpoint = fmax(0.0, input.membrane_bar_setpoint);
+        was_hold = recipe.state == RECIPE_HOLD;
     }
 }
 

@@ -46,7 +46,7 @@ static uint32_t reasons_at(const struct interlock *interlock, double t_s)
 static void refresh(struct interlock *interlock, double t_s)
 {
     send(interlock, EVENT_MEMBRANE, t_s, 10.0);
-    send(interlock, EVENT_RUBY, t_s, 1.0);
+    send(interlock, EVENT_RUBY, t_s, 1.0 + 1e-6 * t_s); /* never the same twice */
     send(interlock, EVENT_BEAM, t_s, 200.0);
 }
 
@@ -92,7 +92,7 @@ static void every_reason_sets_and_clears_by_its_events(void **state)
         {HOLD_JOURNAL, EVENT_JOURNAL_FAILED, 0.0, 1, EVENT_DURABLE, 0.0},
         {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST, 0.0, 1, EVENT_MEMBRANE_FOUND, 0.0},
         {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST, 0.0, 1, EVENT_SPECTROMETER_FOUND, 0.0},
-        {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED, 0.0, 3, EVENT_RUBY, 1.0},
+        {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED, 0.0, 3, EVENT_RUBY, 1.1},
         {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST, 0.0, 1, EVENT_DETECTOR_FOUND, 0.0},
         {HOLD_OPERATOR, EVENT_COMMAND, COMMAND_HOLD, 1, EVENT_COMMAND, COMMAND_RESUME},
     };
@@ -121,7 +121,7 @@ static void what_is_not_renewed_is_stale(void **state)
         double age_s_max, value;
     } cases[] = {
         {HOLD_MEMBRANE_STALE, EVENT_MEMBRANE, 20.0, 10.0},
-        {HOLD_RUBY_STALE, EVENT_RUBY, 70.0, 1.0}, /* 60 s and two intervals of 5 s */
+        {HOLD_RUBY_STALE, EVENT_RUBY, 70.0, 1.1}, /* 60 s and two intervals of 5 s */
         {HOLD_BEAM, EVENT_BEAM, 60.0, 200.0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -135,6 +135,20 @@ static void what_is_not_renewed_is_stale(void **state)
     struct interlock interlock = quiet(100.0); /* rejected spectra are fresh, but no readings */
     send(&interlock, EVENT_RUBY_REJECTED, 170.0, 0.0);
     assert_true(reasons_at(&interlock, 171.0) & HOLD_RUBY_STALE);
+}
+
+static void a_ruby_that_repeats_itself_is_no_reading(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    send(&interlock, EVENT_RUBY, 101.0, 2.0);
+    for (int i = 0; i < settings.ruby_rejected_max; i++) {
+        assert_int_equal(reasons_at(&interlock, 102.0), 0);
+        send(&interlock, EVENT_RUBY, 102.0, 2.0);
+    }
+    assert_int_equal(reasons_at(&interlock, 102.0), HOLD_RUBY_REJECTED);
+    send(&interlock, EVENT_RUBY, 103.0, nextafter(2.0, 3.0));
+    assert_int_equal(reasons_at(&interlock, 103.0), 0);
 }
 
 static void the_beam_has_to_settle(void **state)
@@ -269,6 +283,7 @@ int main(void)
         cmocka_unit_test(at_first_nothing_is_known),
         cmocka_unit_test(every_reason_sets_and_clears_by_its_events),
         cmocka_unit_test(what_is_not_renewed_is_stale),
+        cmocka_unit_test(a_ruby_that_repeats_itself_is_no_reading),
         cmocka_unit_test(the_beam_has_to_settle),
         cmocka_unit_test(only_a_resume_clears_what_a_person_has_to_look_at),
         cmocka_unit_test(one_instrument_gives_one_reason_at_a_time),

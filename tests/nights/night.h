@@ -1,10 +1,7 @@
 /*
  * Whole nights in virtual time: the shipping core, the plant and plain models of the instruments in one thread, with an
- * oracle that knows the truth and checks the invariants at every second. No socket, no thread, no wall clock: the same
- * seed gives the same night, bit for bit.
- *
- * To add a fault: a line in FAULT_LIST and what it does in night.c (drive_fault). To add an invariant: a line in
- * INVARIANT_LIST and its function.
+ * oracle (oracle.h) that knows the truth and checks the invariants at every event and every second, and with faults
+ * (fault.h) at any moment. No socket, no thread, no wall clock: the same seed gives the same night, bit for bit.
  */
 #ifndef TESTS_NIGHTS_NIGHT_H
 #define TESTS_NIGHTS_NIGHT_H
@@ -14,36 +11,8 @@
 
 #include "controller/core.h"
 #include "sim/plant.h"
-
-/* X(name, event when it begins, event when it ends) */
-#define FAULT_LIST(X)                                                                                                  \
-    X(FAULT_NONE, EVENT_TICK, EVENT_TICK)                                                                              \
-    X(FAULT_MEMBRANE, EVENT_MEMBRANE_LOST, EVENT_MEMBRANE_FOUND)                                                       \
-    X(FAULT_SPECTROMETER, EVENT_SPECTROMETER_LOST, EVENT_SPECTROMETER_FOUND)                                           \
-    X(FAULT_DETECTOR, EVENT_DETECTOR_LOST, EVENT_DETECTOR_FOUND)                                                       \
-    X(FAULT_BEAM, EVENT_TICK, EVENT_TICK)                                                                              \
-    X(FAULT_DISK, EVENT_TICK, EVENT_TICK)
-
-enum fault {
-#define X(name, begin, end) name,
-    FAULT_LIST(X)
-#undef X
-};
-
-/* Numbers of the design; the others concern files and restarts and are tested where those are. */
-#define INVARIANT_LIST(X)                                                                                              \
-    X(V1, "the set point is within 0 and the membrane's limit")                                                        \
-    X(V2, "a step away from the present pressure comes from fresh readings only")                                      \
-    X(V5, "in an isobar the set point does not change")                                                                \
-    X(V8, "every hold has a reason")                                                                                   \
-    X(LIMIT, "the true pressure is below the cell's limit")
-
-enum invariant {
-#define X(name, text) INVARIANT_##name,
-    INVARIANT_LIST(X)
-#undef X
-        INVARIANT_COUNT
-};
+#include "tests/nights/fault.h"
+#include "tests/nights/oracle.h"
 
 /* How good the instruments are. */
 struct night_readings {
@@ -68,45 +37,63 @@ struct night_change {
 
 #define NIGHT_CHANGES_MAX 32
 #define NIGHT_S_MAX 400000
+#define NIGHT_FAULTS_MAX 4
+#define NIGHT_DELAY_S_MAX 32
+
+/* Begins `from_s` after the moment has come and lasts `lasts_s`, once. */
+struct night_fault {
+    enum fault fault;
+    enum moment moment;
+    double from_s, lasts_s, to_s;
+    int64_t moment_ns; /* since when the moment stands; 0: it does not */
+    bool is_now, is_over;
+    uint32_t reasons; /* shown while it lasted and for a minute after */
+};
 
 struct night {
     struct core core;
+    struct oracle oracle;
     struct plant plant;
     struct plant_input input;
     struct night_readings readings;
     struct random random;
-    int64_t now_ns, seq, pass, posted, durable, started_ns;
+    int64_t now_ns, seq, pass, posted, durable, posted_ns;
     double ruby_due_s, membrane_due_s, beam_due_s, cadence_s;
-    /* one fault a night */
-    enum fault fault;
-    enum core_phase fault_phase; /* begins fault_from_s after this phase, the first of its kind, and lasts fault_s */
-    double fault_from_s, fault_s, fault_to_s;
-    bool is_fault_now, is_fault_over;
-    double fault_gpa_max; /* largest true pressure beyond the target meanwhile */
+    double setpoint_bar, slew_bar_per_s; /* as the membrane controller was told */
+    double pressure_gpa_read;            /* the last, for a spectrometer that repeats itself */
+    /* the true pressure and the membrane of the last seconds, for readings that come late */
+    double pressure_gpa_past[NIGHT_DELAY_S_MAX], membrane_bar_past[NIGHT_DELAY_S_MAX];
+    int32_t n_faults;
+    struct night_fault faults[NIGHT_FAULTS_MAX];
+    bool is_link_out;     /* of an intermittent link */
+    double fault_gpa_max; /* largest true pressure beyond the target while a fault lasted */
     int64_t scan_number, attempt, scan_end_ns;
-    int n_scans_complete, n_holds, n_isobars;
+    int n_scans_started, n_scans_complete, n_holds, n_isobars;
     uint32_t reasons_seen;
     bool is_finished, is_refused; /* refused: the membrane's limit stands between the sample and the target */
-    int64_t n_violations[INVARIANT_COUNT];
+    bool has_operator;            /* who is asked then; else the night is over */
     int32_t n_changes;
     struct night_change changes[NIGHT_CHANGES_MAX];
     int32_t step_index;
     int64_t change_ns;
-    double isobar_start_gpa, setpoint_bar_isobar;
-    struct plant oracle;
-    uint64_t hash; /* of all actions */
+    double isobar_start_gpa;
+    struct plant middle; /* the same cell from the start of an isobar, its membrane in the middle of the dead zone */
 };
-
-const char *night_invariant_text(enum invariant invariant);
 
 /* The settings of the core that the daemon would use, with this plan. */
 void night_default_settings(struct core_settings *ret_settings);
 void night_add_change(struct core_settings *settings, double target_gpa, double previous_gpa, double isobar_s,
                       int32_t n_scans);
+void night_add_deflate(struct core_settings *settings);
 
 /* A night on the plant given (already initialised). */
 void night_begin(struct night *night, const struct core_settings *settings, const struct plant *plant,
                  const struct night_readings *readings, uint64_t seed);
+
+void night_add_fault(struct night *night, enum fault fault, enum moment moment, double from_s, double lasts_s);
+
+/* Whether the fault lasts now. */
+bool night_has_fault(const struct night *night, enum fault fault);
 
 /* One second; false when the night is over. */
 bool night_step(struct night *night);
@@ -114,10 +101,8 @@ bool night_step(struct night *night);
 /* Sends the operator's command. */
 void night_command(struct night *night, enum event_command command);
 
-/* The true pressure in the end if the daemon died now: the set point stays, the cell creeps for a day. */
+/* The true pressure in the end if the daemon died now: the set point stays, the cell creeps for a day, its temperature
+ * with it. (oracle_pressure_gpa_if_died is quicker.) */
 double night_pressure_gpa_if_died(const struct night *night);
-
-/* Violations of all invariants. */
-int64_t night_violations(const struct night *night);
 
 #endif
