@@ -16,6 +16,7 @@
 #include "sequences/plan.h"
 
 #define OVERSHOOT_GPA_MAX 0.05
+#define LOCKED_GPA_MAX 0.05
 #define TAU_RELATIVE_MAX 0.15
 #define BETA_ABSOLUTE_MAX 0.2
 #define TAU_PER_SCAN_MAX (1.0 / 3.0)
@@ -42,7 +43,7 @@ struct isobar_row {
     int step_index;
     int64_t change_ns, start_ns, end_ns; /* when the change before it began; its own start and end */
     double target_gpa, start_gpa, end_gpa, departure_gpa, drift_gpa_max;
-    bool is_loading;
+    bool is_loading, is_locked;
 };
 
 static const char *base_name(const char *path)
@@ -201,7 +202,9 @@ static int judge_scans(struct store_reader *reader, const struct truth *truth, s
 static void judge_pressure(const struct truth *truth, struct verdict *verdict, const struct isobar_row *isobar)
 {
     double overshoot_gpa = true_overshoot(truth, isobar), departure_gpa = true_departure(truth, isobar);
-    if (isobar->is_loading)
+    if (isobar->is_locked)
+        printf("      locked cell: %+.3f GPa from the pressure it was to keep\n", overshoot_gpa);
+    else if (isobar->is_loading)
         check(verdict, overshoot_gpa <= OVERSHOOT_GPA_MAX,
               "largest true pressure before the start: %+.3f GPa from the target (limit +0.05)", overshoot_gpa);
     else
@@ -247,6 +250,7 @@ static int judge_isobars(struct store_reader *reader, const struct truth *truth,
             .drift_gpa_max = store_rows_real(rows, 8),
             .change_ns = store_rows_integer(rows, 9),
             .is_loading = strcmp(store_rows_text(rows, 10), plan_kind_name(PLAN_UNLOAD)) != 0,
+            .is_locked = strcmp(store_rows_text(rows, 10), plan_kind_name(PLAN_DEFLATE)) == 0,
         };
         int64_t n_planned = store_rows_integer(rows, 1);
         printf("  isobar at %.2f GPa (step %d)\n", isobar.target_gpa, isobar.step_index + 1);
@@ -292,6 +296,36 @@ static int print_table(struct store_reader *reader, const struct truth *truth, s
     return code;
 }
 
+/* The true pressure at an instant: that of the last one known before. */
+static double true_pressure(const struct truth *truth, int64_t t_ns)
+{
+    double pressure_gpa = NAN;
+    for (size_t i = 0; i < truth->n_cells && truth->cells[i].t_ns <= t_ns; i++)
+        pressure_gpa = truth->cells[i].pressure_gpa;
+    return pressure_gpa;
+}
+
+/* What was measured of the cell when its membrane was empty. */
+static int judge_locked(struct store_reader *reader, const struct truth *truth, struct verdict *verdict,
+                        struct err *err)
+{
+    struct store_rows *rows;
+    int code = store_rows_open(&rows, reader,
+                               "SELECT s.step_index, b.pressure_gpa, b.t_ns FROM step s "
+                               "LEFT JOIN cell_branch b USING (step_index) WHERE s.kind = 'deflate'",
+                               NULL, 0, err);
+    if (code)
+        return code;
+    while ((code = store_rows_next(rows, err)) == 1) {
+        double pressure_gpa = store_rows_real(rows, 1), true_gpa = true_pressure(truth, store_rows_integer(rows, 2));
+        printf("  deflate (step %d)\n", (int)store_rows_integer(rows, 0) + 1);
+        check(verdict, fabs(pressure_gpa - true_gpa) <= LOCKED_GPA_MAX,
+              "locked cell: ruby %.3f GPa, true %.3f GPa (limit 0.05 apart)", pressure_gpa, true_gpa);
+    }
+    store_rows_close(rows);
+    return code < 0 ? code : 0;
+}
+
 static int judge_end(struct store_reader *reader, struct verdict *verdict, struct err *err)
 {
     struct store_rows *rows;
@@ -316,6 +350,8 @@ int verdict_print(const char *db_path, const char *truth_path, struct verdict *r
         code = print_table(reader, truth, err);
         if (code == 0)
             code = judge_isobars(reader, truth, &verdict, err);
+        if (code == 0)
+            code = judge_locked(reader, truth, &verdict, err);
         if (code == 0)
             code = judge_end(reader, &verdict, err);
         store_reader_close(reader);

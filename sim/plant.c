@@ -79,6 +79,15 @@ static double creep_rate(const struct plant_law *law, double excess_bar, double 
     return softness_bar / law->creep_s * (up - down);
 }
 
+static void step_load(struct plant *plant, double dt_s)
+{
+    const struct plant_law *law = &plant->law;
+    double effective_bar = fmax(0.0, plant->membrane_bar - law->takeup_bar);
+    double half_width_bar = law->dead_zone_bar + law->dead_zone_per_bar * plant->load_bar;
+    double excess_bar = effective_bar - plant->load_bar;
+    plant->load_bar += dt_s * creep_rate(law, excess_bar, half_width_bar);
+}
+
 void plant_step(struct plant *plant, double dt_s, const struct plant_input *input)
 {
     assert(dt_s > 0.0 && dt_s <= 1.0);
@@ -86,10 +95,8 @@ void plant_step(struct plant *plant, double dt_s, const struct plant_input *inpu
     step_membrane(plant, dt_s, input);
     step_temperature(plant, dt_s);
 
-    double effective_bar = fmax(0.0, plant->membrane_bar - law->takeup_bar);
-    double half_width_bar = law->dead_zone_bar + law->dead_zone_per_bar * plant->load_bar;
-    double excess_bar = effective_bar - plant->load_bar;
-    plant->load_bar += dt_s * creep_rate(law, excess_bar, half_width_bar);
+    if (!input->is_locked)
+        step_load(plant, dt_s);
 
     plant->slip_gpa -= plant->slip_gpa * dt_s / law->slip_relaxation_s;
     if (random_uniform(&plant->random) < dt_s / law->slip_interval_s)
