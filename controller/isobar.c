@@ -114,6 +114,10 @@ static int check_cell(const struct options *options, struct plan *plan, const st
         return code;
     struct cell_age age = cell_age_at(&passport, plan, utc_s_now());
     passport_print_known(&passport, &age, stdout);
+    if (!beamline)
+        puts("note: whether its ruler and its clock are those of the run is not checked without --beamline");
+    else if (!is_real && strcmp(passport.clock, "real") == 0)
+        puts("note: this is the passport of a real cell, and the beamline is simulated");
     plan->cell.hydrostatic_gpa_max = fmin(plan->cell.hydrostatic_gpa_max, passport.cell.hydrostatic_gpa_max);
     return 0;
 }

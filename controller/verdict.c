@@ -268,11 +268,15 @@ static int judge_isobars(struct store_reader *reader, const struct truth *truth,
 static void print_row(const struct truth *truth, const struct store_rows *rows)
 {
     const struct truth_scan *scan = find_true_scan(truth, store_rows_text(rows, 8));
-    printf("  %6.2f %9.3f %9.3f %+8.3f   %7.2f +- %-5.2f %9.2f   %5.3f +- %-5.3f %7.3f  %5lld\n",
-           store_rows_real(rows, 0), store_rows_real(rows, 1), store_rows_real(rows, 2),
-           store_rows_real(rows, 2) - store_rows_real(rows, 1), store_rows_real(rows, 3), store_rows_real(rows, 4),
-           scan ? scan->tau_s : NAN, store_rows_real(rows, 5), store_rows_real(rows, 6), scan ? scan->beta : NAN,
-           (long long)store_rows_integer(rows, 7));
+    int64_t n_scans = store_rows_integer(rows, 7);
+    printf("  %6.2f %9.3f %9.3f %+8.3f   ", store_rows_real(rows, 0), store_rows_real(rows, 1),
+           store_rows_real(rows, 2), store_rows_real(rows, 2) - store_rows_real(rows, 1));
+    if (n_scans > 0)
+        printf("%7.2f +- %-5.2f %9.2f   %5.3f +- %-5.3f %7.3f  ", store_rows_real(rows, 3), store_rows_real(rows, 4),
+               scan ? scan->tau_s : NAN, store_rows_real(rows, 5), store_rows_real(rows, 6), scan ? scan->beta : NAN);
+    else
+        printf("%-54s", "-");
+    printf("%5lld\n", (long long)n_scans);
 }
 
 static int print_table(struct store_reader *reader, const struct truth *truth, struct err *err)

@@ -43,6 +43,10 @@ def main():
                 "the cell was locked before the membrane was emptied")
     steps_bar = [a - b for a, b in zip(membrane_bar, membrane_bar[1:])]  # 10 s apart
     night.check(max(steps_bar) < 2.0, f"it was emptied at a person's rate: at most {6 * max(steps_bar):.1f} bar/min")
+    panel_bar = [row[0] for row in sqlite3.connect(db).execute(
+        "SELECT membrane_bar_setpoint FROM membrane WHERE t_ns > (SELECT max(t_ns) FROM phase WHERE phase = 'deflated')")]
+    night.check(panel_bar[0] > 5 and panel_bar[-1] == 0 and len({round(bar) for bar in panel_bar}) > 5,
+                "on the wire the daemon saw the set point go down at the front panel, turn by turn")
     setpoints = sqlite3.connect(db).execute(
         "SELECT count(*) FROM decision JOIN event ON seq = event_seq WHERE decision.kind = 'set point' AND t_ns > "
         "(SELECT max(t_ns) FROM phase WHERE phase = 'deflated')").fetchone()[0]

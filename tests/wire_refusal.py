@@ -137,6 +137,10 @@ def main():
                            capture_output=True, text=True)
     check(known.returncode == 0 and "loaded anew since" in known.stdout and "+- for this run" in known.stdout,
           "check with a passport of its own says what is known of the cell")
+    low = write("low.lua", PASSPORT.replace('"neon"', '"neon", hydrostatic_gpa_max = 1'))
+    known = subprocess.run([isobar, "check", good, "--cell", low], capture_output=True, text=True)
+    check(known.returncode == 0 and "1.5 GPa is above 1 GPa" in known.stdout and "without --beamline" in known.stdout,
+          "a target above the passport's hydrostatic limit is said")
 
     foreign = os.path.join(folder, "foreign.db")
     connection = sqlite3.connect(foreign)
