@@ -7,6 +7,7 @@ night, and with one of another cell.
 import os
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -68,6 +69,13 @@ def main():
     logged = sqlite3.connect(os.path.join(second.directory, "night.db")).execute(
         "SELECT count(*) FROM log WHERE text LIKE 'cell''s passport%night_deflate_cell.lua%measured%'").fetchone()[0]
     second.check(logged == 1, "the passport stands in the run's log")
+    line = next(line for line in second.lines if line and "cell's passport" in line)
+    compliance = float(re.search(r"compliance (\d+)", line).group(1))
+    settings = sqlite3.connect(os.path.join(second.directory, "night.db")).execute(
+        "SELECT core_settings FROM run").fetchone()[0]
+    numbers = struct.unpack(f"={len(settings) // 8}d", settings[:len(settings) // 8 * 8])
+    second.check(any(abs(number - compliance) <= 0.5 for number in numbers[:64]),
+                 "and what it knows in the settings that the core began with")
     second.failures += night.failures
     second.exit()
 

@@ -499,6 +499,10 @@ static void scatter_makes_the_sigmas(void **state)
     cell_estimate_branches(branches, 4, &estimate, &sigma);
     expect_near(sigma.takeup_bar, 1.2, 0.6); /* no scatter: what the branches' own uncertainties make it */
     expect_near(sigma.compliance_bar_s_per_gpa, 500.0, 1.0);
+    for (int i = 0; i < 4; i++)
+        branches[i].compliance_bar_s_per_gpa_max = 9010.0;
+    cell_estimate_branches(branches, 4, &estimate, &sigma);
+    expect_near(sigma.compliance_bar_s_per_gpa, 0.05 * 9000.0, 1.0); /* the edge is softer than that */
     for (int i = 0; i < 4; i++) {
         branches[i].membrane_bar_near_edge += i % 2 ? 8.0 : -8.0;
         branches[i].compliance_bar_s_per_gpa += i % 2 ? 3000.0 : -3000.0;
