@@ -110,6 +110,26 @@ static int run(const struct options *options, const struct plan *plan, const str
     return code < 0 ? 2 : code;
 }
 
+/* What is refused here has left nothing behind. */
+static int begin(const struct options *options, const struct plan *plan, const struct beamline *beamline,
+                 struct clock *clock)
+{
+    struct loading_cell cell = {0};
+    char cell_note[1024];
+    struct err err = {0};
+    if (!ruby_scale_by_name(beamline->ruby.scale)) {
+        err_set(&err, ERR_CONFIG, "%s: ruby scale '%s' is not known", options->beamline, beamline->ruby.scale);
+        return fail(&err);
+    }
+    if (options->cell && know_cell(options, plan, beamline, clock, &cell, cell_note, sizeof cell_note, &err))
+        return fail(&err);
+    if (mkdir(options->results, 0777) != 0 && errno != EEXIST) {
+        err_set(&err, ERR_IO, "%s cannot be made: %s", options->results, strerror(errno));
+        return fail(&err);
+    }
+    return run(options, plan, beamline, clock, &cell, options->cell ? cell_note : NULL);
+}
+
 static int usage(void)
 {
     fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]\n", stderr);
@@ -125,8 +145,6 @@ int main(int argc, char **argv)
     static struct plan plan;
     static struct beamline beamline;
     struct options options = {0};
-    struct loading_cell cell = {0};
-    char cell_note[1024];
     struct clock *clock;
     struct err err = {0};
     int option;
@@ -150,17 +168,7 @@ int main(int argc, char **argv)
     if (plan_load(&plan, options.sequence, &err) || beamline_load(&beamline, options.beamline, &err) ||
         open_clock(&clock, &beamline, &err))
         return fail(&err);
-    if (!ruby_scale_by_name(beamline.ruby.scale)) {
-        err_set(&err, ERR_CONFIG, "%s: ruby scale '%s' is not known", options.beamline, beamline.ruby.scale);
-        return fail(&err);
-    }
-    if (options.cell && know_cell(&options, &plan, &beamline, clock, &cell, cell_note, sizeof cell_note, &err))
-        return fail(&err);
-    if (mkdir(options.results, 0777) != 0 && errno != EEXIST) {
-        err_set(&err, ERR_IO, "%s cannot be made: %s", options.results, strerror(errno));
-        return fail(&err);
-    }
-    int status = run(&options, &plan, &beamline, clock, &cell, options.cell ? cell_note : NULL);
+    int status = begin(&options, &plan, &beamline, clock);
     clock_close(clock);
     return status;
 }

@@ -165,6 +165,8 @@ static int run_world(const struct options *options)
     fflush(stdout);
     while (!is_ended)
         world_advance(clock, world, &physics);
+    world_close(world);
+    clock_close(clock);
     return 0;
 }
 
@@ -361,14 +363,19 @@ static int run_hands(const struct options *options, const char *deed)
     char path[4096];
     snprintf(path, sizeof path, "%s/clock", options->directory);
     int code = clock_open_shared(&clock, path, &err);
-    if (code == 0)
-        code = world_open(&world, options->directory, &err);
     if (code)
         return fail(&err);
+    code = world_open(&world, options->directory, &err);
+    if (code) {
+        clock_close(clock);
+        return fail(&err);
+    }
     if (strcmp(deed, "deflate") == 0)
         code = hands_deflate(clock, world, &err);
     else
         world_lock_cell(world, strcmp(deed, "lock") == 0);
+    world_close(world);
+    clock_close(clock);
     return code ? fail(&err) : 0;
 }
 
