@@ -17,10 +17,11 @@ enum { U_TAKEUP, U_BAR_PER_GPA, U_WIDTH, U_WIDTH_PER_GPA, U_COUNT };
 #define NEAR_BAR_SIGMA 1.0
 #define FAR_BAR_SIGMA 3.0
 #define EDGE_BAR_PER_GPA_SIGMA 0.5
-/* So wide that it matters only where the branches say nothing of the dead zone. */
+/* What most cells have, and twice the spread that is supposed of them (2 to 8 bar, 5 to 20 % of the load): matters
+ * where the branches say little of the dead zone, and keeps a single change from saying nothing of its growth. */
 static const struct {
     double value, sigma;
-} WIDTH_PRIOR = {5.0, 10.0}, WIDTH_PER_GPA_PRIOR = {1.0, 3.0};
+} WIDTH_PRIOR = {5.0, 3.5}, WIDTH_PER_GPA_PRIOR = {1.2, 1.2};
 
 /* One change tells the compliance to this share when it says no more: response.c allows a cell as much from one change
  * to the next. All changes together cannot tell it better than the soft edge of the dead zone is a straight line. */

@@ -58,7 +58,7 @@ def main():
         os.remove(passport)
     export = subprocess.run([isobar, "cell", "--db", db, "--export", passport], capture_output=True, text=True)
     night.check(export.returncode == 0, f"the passport is written: {(export.stdout + export.stderr).splitlines()[-1]}")
-    second = Rehearsal(build, "night_deflate_known", SEQUENCE, "--cell", passport)
+    second = Rehearsal(build, "night_deflate_known", SEQUENCE, ("--cell", passport))
     at = second.wait_line(r"cell's passport .*night_deflate_cell.lua.*measured 2.*loaded anew since: compliance \d+")
     second.wait_line(r"step 2 of 5, load to 1\.50 GPa: ramp", at)
     second.process.terminate()  # passed on as an operator's stop

@@ -9,7 +9,7 @@ import time
 
 
 class Rehearsal:
-    def __init__(self, build, name, sequence="sequences/first_light.lua", *options):
+    def __init__(self, build, name, sequence="sequences/first_light.lua", options=()):
         self.directory = os.path.join(build, "tests", name)
         self.lines = []
         self.failures = 0

@@ -84,7 +84,7 @@ static void branches_give_the_law_back(void **state)
     expect_near(estimate.gpa_per_bar, 0.1, 0.001);
     expect_near(estimate.creep_s, 900.0, 5.0);
     expect_near(estimate.creep_s_max, 1000.0, 5.0);
-    expect_near(estimate.half_width_bar, 4.0, 0.05);
+    expect_near(estimate.half_width_bar, 4.0, 0.1); /* one bar from what most cells have: pulled by a twentieth */
     expect_near(estimate.half_width_bar_per_gpa, 1.2, 0.05);
 }
 
@@ -98,7 +98,7 @@ static void what_no_branch_tells_is_not_known(void **state)
     assert_true(isnan(estimate.half_width_bar) && isnan(estimate.half_width_bar_per_gpa));
     cell_estimate_branches(&branch, 1, &estimate, &sigma); /* one pressure: the slope is that of its edge */
     expect_near(estimate.gpa_per_bar, 0.1, 0.01);
-    expect_near(estimate.takeup_bar + 1.5 / estimate.gpa_per_bar, 25.0, 0.1);
+    expect_near(estimate.takeup_bar + 1.5 / estimate.gpa_per_bar, 25.0, 0.2);
     branch.compliance_bar_s_per_gpa = NAN;
     cell_estimate_branches(&branch, 1, &estimate, &sigma);
     assert_true(isnan(estimate.creep_s) && !isnan(estimate.creep_s_max));
@@ -258,7 +258,7 @@ static void second(struct night *night)
     }
 }
 
-static void play(struct night *night, const struct loading_cell *cell)
+static void play(struct night *night, const struct loading_cell *cell, uint64_t seed)
 {
     static struct plan plan;
     static struct core_settings settings;
@@ -267,11 +267,11 @@ static void play(struct night *night, const struct loading_cell *cell)
     core_settings_init(&settings, &plan, &beamline);
     settings.loading.cell = *cell;
     *night = (struct night){.input = {.slew_bar_per_s = 0.1, .output_on = true},
-                            .random = {.state = 11},
+                            .random = {.state = seed},
                             .now_ns = NS_PER_S,
                             .cadence_s = 5.0};
     assert_int_equal(store_create(&night->store, db_path, &err), 0);
-    plant_init(&night->plant, 11, 0.1);
+    plant_init(&night->plant, seed, 0.1);
     core_init(&night->core, &settings);
     put_run(night, &plan, &settings);
     send(night, EVENT_MEMBRANE_FOUND, 0, 0.0, 0.0);
@@ -288,7 +288,7 @@ static void a_night_teaches_its_cell(void **state)
     static struct night night;
     static struct cell_passport passport;
     struct replay_report report;
-    play(&night, &(struct loading_cell){0});
+    play(&night, &(struct loading_cell){0}, 11);
     assert_int_equal(night.n_branches, 4);
     if (replay_run(db_path, &report, &err))
         fail_msg("%s", err.message);
@@ -316,19 +316,6 @@ static void a_night_teaches_its_cell(void **state)
     expect_near(passport.estimate.takeup_bar, law->takeup_bar, 1.5); /* soft edges, slips, one early drop */
     expect_near(passport.estimate.gpa_per_bar, law->gpa_per_bar, 0.05 * law->gpa_per_bar);
     expect_near(passport.estimate.creep_s, law->creep_s, 0.10 * law->creep_s);
-    const double truths[] = {law->takeup_bar,
-                             law->gpa_per_bar,
-                             law->creep_s / law->gpa_per_bar,
-                             law->creep_s,
-                             NAN,
-                             law->dead_zone_bar,
-                             law->dead_zone_per_bar / law->gpa_per_bar};
-    for (int i = 0; i < 7; i++) /* every truth within three sigmas */
-        if (!isnan(truths[i]))
-            expect_near((&passport.estimate.takeup_bar)[i], truths[i], 3.0 * (&passport.sigma.takeup_bar)[i]);
-    assert_true(passport.sigma.takeup_bar < 2.0); /* which are not so large that this says nothing */
-    assert_true(passport.sigma.gpa_per_bar < 0.1 * law->gpa_per_bar);
-    assert_true(passport.sigma.creep_s < 0.2 * law->creep_s);
     for (int i = 0; i < 3; i++) /* slips of 0.01 GPa and the temperature are in it */
         expect_near(passport.branches[i].pressure_gpa, i == 1 ? 3.3 : 1.5, 0.1);
 }
@@ -623,7 +610,7 @@ static void a_known_cell_begins_a_night(void **state)
     assert_int_equal(cell.is_known, 1);
     assert_true(cell.compliance_bar_s_per_gpa == before.estimate.compliance_bar_s_per_gpa);
     remove_db();
-    play(&night, &cell);
+    play(&night, &cell, 11);
     if (replay_run(db_path, &report, &err) || passport_read_db(&after, db_path, &err))
         fail_msg("%s", err.message);
     assert_int_equal(report.n_events, night.seq);
@@ -656,6 +643,43 @@ static double pressure_after_emptying(bool is_locked)
     return plant_pressure_gpa(&plant);
 }
 
+/* Nights on cells drawn from seeds: the errors of the estimates against the sigmas that they are given. */
+static void the_sigmas_are_honest(void **state)
+{
+    (void)state;
+    static struct night night;
+    static struct cell_passport passport;
+    enum { N_NIGHTS = 15 };
+    double square[7] = {0};
+    for (uint64_t seed = 1; seed <= N_NIGHTS; seed++) {
+        remove_db();
+        play(&night, &(struct loading_cell){0}, seed);
+        assert_int_equal(passport_read_db(&passport, db_path, &err), 0);
+        const struct plant_law *law = &night.plant.law;
+        const double truths[] = {law->takeup_bar,
+                                 law->gpa_per_bar,
+                                 law->creep_s / law->gpa_per_bar,
+                                 law->creep_s,
+                                 NAN,
+                                 law->dead_zone_bar,
+                                 law->dead_zone_per_bar / law->gpa_per_bar};
+        for (int i = 0; i < 7; i++) {
+            double pull = ((&passport.estimate.takeup_bar)[i] - truths[i]) / (&passport.sigma.takeup_bar)[i];
+            square[i] += pull * pull / N_NIGHTS;
+        }
+    }
+    static const char *const names[] = {"take-up", "GPa per bar", "compliance", "creep time",
+                                        "",        "half width",  "growth"};
+    for (int i = 0; i < 7; i++) {
+        if (isnan(square[i]))
+            continue;
+        printf("%s: error / sigma %.2f rms\n", names[i], sqrt(square[i]));
+        /* On the prudent side, because a real cell follows no law of ours; but not so far that they say nothing. */
+        if (!(sqrt(square[i]) > 0.1 && sqrt(square[i]) < 1.0))
+            fail_msg("%s: error / sigma %.2f rms over %d nights", names[i], sqrt(square[i]), N_NIGHTS);
+    }
+}
+
 static void screws_carry_the_load(void **state)
 {
     (void)state;
@@ -672,6 +696,7 @@ int main(void)
         cmocka_unit_test(what_is_known_fades),           cmocka_unit_test(an_age_counts_days_and_hands),
         cmocka_unit_test(what_is_told_is_the_law),       cmocka_unit_test(scatter_makes_the_sigmas),
         cmocka_unit_test(a_foreign_passport_is_refused), cmocka_unit_test(screws_carry_the_load),
+        cmocka_unit_test(the_sigmas_are_honest),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }
