@@ -1,19 +1,10 @@
 #include "controller/cell.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "base/clock.h"
-#include "db/store.h"
-#include "sequences/record.h"
-#include "sequences/sandbox.h"
-
-#define COUNT_OF(array) ((int)(sizeof(array) / sizeof(array)[0]))
+#include "analysis/ruby.h"
 
 /* ---- estimates ----------------------------------------------------------------------------------------------- */
 
@@ -26,13 +17,24 @@ enum { U_TAKEUP, U_BAR_PER_GPA, U_WIDTH, U_WIDTH_PER_GPA, U_COUNT };
 #define NEAR_BAR_SIGMA 1.0
 #define FAR_BAR_SIGMA 3.0
 #define EDGE_BAR_PER_GPA_SIGMA 0.5
-/* So wide that it matters only where the branches say nothing of the dead zone. */
+/* What most cells have, and twice the spread that is supposed of them (2 to 8 bar, 5 to 20 % of the load): matters
+ * where the branches say little of the dead zone, and keeps a single change from saying nothing of its growth. */
 static const struct {
     double value, sigma;
-} WIDTH_PRIOR = {5.0, 10.0}, WIDTH_PER_GPA_PRIOR = {1.0, 3.0};
+} WIDTH_PRIOR = {5.0, 3.5}, WIDTH_PER_GPA_PRIOR = {1.2, 1.2};
+
+/* One change tells the compliance to this share when it says no more: response.c allows a cell as much from one change
+ * to the next. All changes together cannot tell it better than the soft edge of the dead zone is a straight line. */
+#define COMPLIANCE_SHARE 0.3
+#define COMPLIANCE_SHARE_MIN 0.05
+
+static const struct cell_estimate UNKNOWN = {NAN, NAN, NAN, NAN, NAN, NAN, NAN};
 
 struct equations {
-    double m[U_COUNT][U_COUNT + 1]; /* normal matrix and right side */
+    double m[U_COUNT][2 * U_COUNT]; /* normal matrix; its inverse beside it */
+    double right[U_COUNT];
+    double square; /* of all that was observed, in sigmas */
+    int n;
 };
 
 static void equations_add(struct equations *equations, const double *x, double y, double sigma)
@@ -43,27 +45,47 @@ static void equations_add(struct equations *equations, const double *x, double y
     for (int i = 0; i < U_COUNT; i++) {
         for (int j = 0; j < U_COUNT; j++)
             equations->m[i][j] += weight * x[i] * x[j];
-        equations->m[i][U_COUNT] += weight * x[i] * y;
+        equations->right[i] += weight * x[i] * y;
     }
+    equations->square += weight * y * y;
+    equations->n++;
 }
 
 /* Gauss and Jordan on a symmetric positive matrix; false when it is singular. */
-static bool equations_solve(struct equations *equations, double *ret_solution)
+static bool equations_invert(struct equations *equations)
 {
+    for (int i = 0; i < U_COUNT; i++)
+        equations->m[i][U_COUNT + i] = 1.0;
     for (int k = 0; k < U_COUNT; k++) {
         double *row = equations->m[k], pivot = row[k];
         if (!(pivot > 1e-6))
             return false;
-        for (int j = 0; j <= U_COUNT; j++)
+        for (int j = 0; j < 2 * U_COUNT; j++)
             row[j] /= pivot;
         for (int i = 0; i < U_COUNT; i++) {
             double factor = equations->m[i][k];
-            for (int j = 0; j <= U_COUNT && i != k; j++)
+            for (int j = 0; j < 2 * U_COUNT && i != k; j++)
                 equations->m[i][j] -= factor * row[j];
         }
     }
+    return true;
+}
+
+/* The sigmas are scaled by the residual scatter where it is larger than it should be. */
+static bool equations_solve(struct equations *equations, double *ret_solution, double *ret_sigma)
+{
+    if (!equations_invert(equations))
+        return false;
+    double chi2 = equations->square;
+    for (int i = 0; i < U_COUNT; i++) {
+        ret_solution[i] = 0.0;
+        for (int j = 0; j < U_COUNT; j++)
+            ret_solution[i] += equations->m[i][U_COUNT + j] * equations->right[j];
+        chi2 -= ret_solution[i] * equations->right[i];
+    }
+    double chi2_reduced = equations->n > U_COUNT ? chi2 / (equations->n - U_COUNT) : 1.0;
     for (int i = 0; i < U_COUNT; i++)
-        ret_solution[i] = equations->m[i][U_COUNT];
+        ret_sigma[i] = sqrt(equations->m[i][U_COUNT + i] * fmax(chi2_reduced, 1.0));
     return true;
 }
 
@@ -94,356 +116,222 @@ static double mean_of(const struct cell_branch *branches, int32_t n_branches, si
     return n ? sum / n : NAN;
 }
 
-void cell_estimate_branches(const struct cell_branch *branches, int32_t n_branches, struct cell_estimate *ret_estimate)
+/* Of the mean compliance: the larger of what the branches say of themselves and of what they scatter. */
+static double compliance_sigma(const struct cell_branch *branches, int32_t n_branches, double mean)
+{
+    double square = 0.0, scatter = 0.0;
+    int n = 0;
+    for (int32_t i = 0; i < n_branches; i++) {
+        double value = branches[i].compliance_bar_s_per_gpa;
+        double sigma = branches[i].compliance_bar_s_per_gpa_max - value;
+        if (branches[i].direction == 0 || isnan(value))
+            continue;
+        if (!(sigma > 0.0))
+            sigma = COMPLIANCE_SHARE * value;
+        square += sigma * sigma;
+        scatter += (value - mean) * (value - mean);
+        n++;
+    }
+    if (n == 0)
+        return NAN;
+    double sigma = sqrt(square) / n, sigma_scatter = n > 1 ? sqrt(scatter / (n - 1) / n) : 0.0;
+    return fmax(fmax(sigma, sigma_scatter), COMPLIANCE_SHARE_MIN * mean);
+}
+
+void cell_estimate_branches(const struct cell_branch *branches, int32_t n_branches, struct cell_estimate *ret_estimate,
+                            struct cell_estimate *ret_sigma)
 {
     struct equations equations = {0};
-    double solution[U_COUNT];
-    *ret_estimate = (struct cell_estimate){NAN, NAN, NAN, NAN, NAN, NAN};
+    double solution[U_COUNT], sigma[U_COUNT];
+    *ret_estimate = *ret_sigma = UNKNOWN;
     for (int32_t i = 0; i < n_branches; i++)
         add_branch(&equations, &branches[i]);
     equations_add(&equations, (double[]){0.0, 0.0, 1.0, 0.0}, WIDTH_PRIOR.value, WIDTH_PRIOR.sigma);
     equations_add(&equations, (double[]){0.0, 0.0, 0.0, 1.0}, WIDTH_PER_GPA_PRIOR.value, WIDTH_PER_GPA_PRIOR.sigma);
-    if (!equations_solve(&equations, solution) || !(solution[U_BAR_PER_GPA] > 0.0))
+    if (!equations_solve(&equations, solution, sigma) || !(solution[U_BAR_PER_GPA] > 0.0))
         return;
-    double gpa_per_bar = 1.0 / solution[U_BAR_PER_GPA];
+    double gpa_per_bar = 1.0 / solution[U_BAR_PER_GPA], gpa_per_bar_share = sigma[U_BAR_PER_GPA] * gpa_per_bar;
+    double compliance = mean_of(branches, n_branches, offsetof(struct cell_branch, compliance_bar_s_per_gpa));
+    double compliance_max = mean_of(branches, n_branches, offsetof(struct cell_branch, compliance_bar_s_per_gpa_max));
+    double compliance_share = compliance_sigma(branches, n_branches, compliance) / compliance;
     *ret_estimate = (struct cell_estimate){
         .takeup_bar = solution[U_TAKEUP],
         .gpa_per_bar = gpa_per_bar,
-        .creep_s = gpa_per_bar * mean_of(branches, n_branches, offsetof(struct cell_branch, compliance_bar_s_per_gpa)),
-        .creep_s_max =
-            gpa_per_bar * mean_of(branches, n_branches, offsetof(struct cell_branch, compliance_bar_s_per_gpa_max)),
+        .compliance_bar_s_per_gpa = compliance,
+        .creep_s = gpa_per_bar * compliance,
+        .creep_s_max = gpa_per_bar * compliance_max,
         .half_width_bar = solution[U_WIDTH],
         .half_width_bar_per_gpa = solution[U_WIDTH_PER_GPA],
     };
+    *ret_sigma = (struct cell_estimate){
+        .takeup_bar = sigma[U_TAKEUP],
+        .gpa_per_bar = gpa_per_bar * gpa_per_bar_share,
+        .compliance_bar_s_per_gpa = compliance * compliance_share,
+        .creep_s =
+            ret_estimate->creep_s * sqrt(compliance_share * compliance_share + gpa_per_bar_share * gpa_per_bar_share),
+        .creep_s_max = NAN,
+        .half_width_bar = sigma[U_WIDTH],
+        .half_width_bar_per_gpa = sigma[U_WIDTH_PER_GPA],
+    };
 }
 
-/* ---- from a run's database ----------------------------------------------------------------------------------- */
+/* ---- age ----------------------------------------------------------------------------------------------------- */
 
-static void format_utc(int64_t utc_ns, char *ret_text, size_t size)
+/* No measurement of it is published. At rest a gasket goes on yielding, and friction changes with dust, gas and
+ * temperature: many small changes, independent, whose squares add. 3 % after a day, 8 % after a week, 16 % after a
+ * month; after a year and a half the passport knows no more than response.c supposes of any cell (70 %). */
+#define SHARE_PER_ROOT_DAY 0.03
+/* Cells of one make differ by 30 %. The same cell, with its screws drawn anew, keeps anvils, gasket and membrane, and
+ * seats its piston differently: half of that. */
+#define SHARE_PER_RELOADING 0.15
+/* A cell that still stands on its membrane begins where it was left; hands at the screws move it by more than this. */
+#define RELOADING_GPA 0.5
+/* What a value near zero is not to grow less than. */
+#define TAKEUP_BAR_TYPICAL 10.0
+
+#define S_PER_DAY 86400.0
+
+struct cell_age cell_age_at(const struct cell_passport *passport, const struct plan *plan, int64_t utc_s)
 {
-    time_t utc_s = (time_t)(utc_ns / NS_PER_S);
-    struct tm utc;
-    gmtime_r(&utc_s, &utc);
-    strftime(ret_text, size, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
-static int read_run(struct cell_passport *passport, struct store_reader *reader, int64_t *ret_utc_minus_t_ns,
-                    struct err *err)
-{
-    struct store_rows *rows;
-    struct plan *plan = malloc(sizeof *plan);
-    if (!plan)
-        return err_set(err, ERR_SYSTEM, "no memory for the plan of the run");
-    int code = store_rows_open(
-        &rows, reader, "SELECT uid, clock_source, utc_minus_t_ns, started_t_ns, plan_source FROM run", NULL, 0, err);
-    if (code < 0) {
-        free(plan);
-        return code;
-    }
-    code = store_rows_next(rows, err);
-    if (code == 0)
-        code = err_set(err, ERR_DATA, "no run is recorded in this database");
-    if (code > 0) {
-        bool is_real = strcmp(store_rows_text(rows, 1), "real") == 0;
-        snprintf(passport->run, sizeof passport->run, "%s", store_rows_text(rows, 0));
-        snprintf(passport->clock, sizeof passport->clock, "%s", is_real ? "real" : "simulated");
-        *ret_utc_minus_t_ns = store_rows_integer(rows, 2);
-        format_utc(store_rows_integer(rows, 3) + *ret_utc_minus_t_ns, passport->measured, sizeof passport->measured);
-        code = plan_read(plan, store_rows_text(rows, 4), "the recorded sequence", err);
-        passport->cell = plan->cell;
-    }
-    store_rows_close(rows);
-    free(plan);
-    return code;
-}
-
-static int read_branches(struct cell_passport *passport, struct store_reader *reader, int64_t utc_minus_t_ns,
-                         struct err *err)
-{
-    struct store_rows *rows;
-    int code = store_rows_open(&rows, reader,
-                               "SELECT step_index, direction, pressure_gpa, membrane_bar_near_edge, "
-                               "membrane_bar_far_edge, membrane_bar_centre, compliance_bar_s_per_gpa, "
-                               "compliance_bar_s_per_gpa_max, edge_bar_per_gpa, half_width_bar, t_ns "
-                               "FROM cell_branch ORDER BY step_index",
-                               NULL, 0, err);
-    if (code < 0)
-        return code;
-    while (passport->n_branches < CELL_BRANCHES_MAX && (code = store_rows_next(rows, err)) == 1) {
-        passport->branches[passport->n_branches++] = (struct cell_branch){
-            .step_index = (int32_t)store_rows_integer(rows, 0),
-            .direction = (int32_t)store_rows_integer(rows, 1),
-            .pressure_gpa = store_rows_real(rows, 2),
-            .membrane_bar_near_edge = store_rows_real(rows, 3),
-            .membrane_bar_far_edge = store_rows_real(rows, 4),
-            .membrane_bar_centre = store_rows_real(rows, 5),
-            .compliance_bar_s_per_gpa = store_rows_real(rows, 6),
-            .compliance_bar_s_per_gpa_max = store_rows_real(rows, 7),
-            .edge_bar_per_gpa = store_rows_real(rows, 8),
-            .half_width_bar = store_rows_real(rows, 9),
-        };
-        format_utc(store_rows_integer(rows, 10) + utc_minus_t_ns, passport->measured, sizeof passport->measured);
-    }
-    store_rows_close(rows);
-    return code < 0 ? code : 0;
-}
-
-int cell_read_db(struct cell_passport *ret_passport, const char *db_path, struct err *err)
-{
-    struct store_reader *reader;
-    int64_t utc_minus_t_ns = 0;
-    struct cell_passport *passport = calloc(1, sizeof *passport);
-    if (!passport)
-        return err_set(err, ERR_SYSTEM, "no memory for a passport");
-    int code = store_reader_open(&reader, db_path, err);
-    if (code == 0) {
-        code = read_run(passport, reader, &utc_minus_t_ns, err);
-        if (code == 0)
-            code = read_branches(passport, reader, utc_minus_t_ns, err);
-        store_reader_close(reader);
-    }
-    if (code == 0) {
-        cell_estimate_branches(passport->branches, passport->n_branches, &passport->estimate);
-        *ret_passport = *passport;
-    }
-    free(passport);
-    return code;
-}
-
-/* ---- the file ------------------------------------------------------------------------------------------------ */
-
-enum constructor { MAKE_CELL, MAKE_PASSPORT, MAKE_BRANCH, MAKE_COUNT };
-
-static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell", "cell_passport", "cell_branch"};
-
-#define TEXT(key) RECORD_FIELD(#key, RECORD_WORD, true, struct cell_passport, key, 0, 0)
-#define ESTIMATE(key, min, max) RECORD_FIELD(#key, RECORD_PLAIN, false, struct cell_passport, estimate.key, min, max)
-#define WHOLE(key, min, max) RECORD_FIELD(#key, RECORD_COUNT, true, struct cell_branch, key, min, max)
-#define BRANCH(key, min, max) RECORD_FIELD(#key, RECORD_PLAIN, false, struct cell_branch, key, min, max)
-
-/* Ranges that refuse slips of the pen, far beyond any cell; a line drawn to no pressure may end below it. */
-static const struct record_field PASSPORT_FIELDS[] = {
-    TEXT(run),
-    TEXT(measured),
-    TEXT(clock),
-    ESTIMATE(takeup_bar, -250, 250),
-    ESTIMATE(gpa_per_bar, 1e-4, 10),
-    ESTIMATE(creep_s, 0, 1e6),
-    ESTIMATE(creep_s_max, 0, 1e6),
-    ESTIMATE(half_width_bar, -250, 250),
-    ESTIMATE(half_width_bar_per_gpa, -250, 250),
-};
-
-static const struct record_field BRANCH_FIELDS[] = {
-    WHOLE(step_index, 0, PLAN_STEPS_MAX - 1), WHOLE(direction, -1, 1),
-    BRANCH(pressure_gpa, -10, 200),           BRANCH(membrane_bar_near_edge, -500, 500),
-    BRANCH(membrane_bar_far_edge, -500, 500), BRANCH(membrane_bar_centre, -500, 500),
-    BRANCH(compliance_bar_s_per_gpa, 0, 1e7), BRANCH(compliance_bar_s_per_gpa_max, 0, 1e7),
-    BRANCH(edge_bar_per_gpa, 0, 1000),        BRANCH(half_width_bar, 0, 250),
-};
-
-static int read_call(struct cell_passport *passport, const struct record_list *list, int32_t call, int *n_of,
-                     struct err *err)
-{
-    int make = 0;
-    while (make < MAKE_COUNT && strcmp(CONSTRUCTORS[make], list->items[call].key) != 0)
-        make++;
-    if (make == MAKE_COUNT)
-        return record_refuse(list, call, ERR_SYSTEM, err, "not a word of a passport");
-    if (n_of[make]++ > 0 && make != MAKE_BRANCH)
-        return record_refuse(list, call, ERR_CONFIG, err, "given twice; one passport is of one cell");
-    if (make == MAKE_CELL)
-        return plan_read_cell(&passport->cell, list, call, err);
-    if (make == MAKE_PASSPORT)
-        return record_read(list, call, PASSPORT_FIELDS, COUNT_OF(PASSPORT_FIELDS), passport, err);
-    if (passport->n_branches == CELL_BRANCHES_MAX)
-        return record_refuse(list, call, ERR_CONFIG, err, "more than %d branches", CELL_BRANCHES_MAX);
-    struct cell_branch branch = {0, 0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
-    int code = record_read(list, call, BRANCH_FIELDS, COUNT_OF(BRANCH_FIELDS), &branch, err);
-    passport->branches[passport->n_branches++] = branch;
-    return code;
-}
-
-static int build(struct cell_passport *passport, const struct record_list *list, struct err *err)
-{
-    int n_of[MAKE_COUNT] = {0}, code = 0;
-    passport->estimate = (struct cell_estimate){NAN, NAN, NAN, NAN, NAN, NAN};
-    for (int32_t i = 0; i < list->n_items && code == 0; i++)
-        if (list->items[i].type == RECORD_CALL)
-            code = read_call(passport, list, i, n_of, err);
-    if (code == 0 && (n_of[MAKE_CELL] == 0 || n_of[MAKE_PASSPORT] == 0))
-        code =
-            err_set(err, ERR_CONFIG, "%s: not a passport: expected cell { ... } and cell_passport { ... }", list->file);
-    if (code == 0 && strcmp(passport->clock, "real") != 0 && strcmp(passport->clock, "simulated") != 0)
-        code = err_set(err, ERR_CONFIG, "%s: cell_passport: clock = \"%s\": expected \"real\" or \"simulated\"",
-                       list->file, passport->clock);
-    return code;
-}
-
-int cell_read_file(struct cell_passport *ret_passport, const char *path, struct err *err)
-{
-    static const struct sandbox_rules RULES = {.what = "passport",
-                                               .constructors = CONSTRUCTORS,
-                                               .n_constructors = MAKE_COUNT,
-                                               .n_calls_max = CELL_BRANCHES_MAX + 2};
-    struct record_list *list = NULL;
-    struct cell_passport *passport = calloc(1, sizeof *passport);
-    char *text = malloc(PLAN_TEXT_MAX);
-    int code = passport && text ? 0 : err_set(err, ERR_SYSTEM, "no memory for the passport %s", path);
-    if (code == 0)
-        code = sandbox_read_file(text, PLAN_TEXT_MAX, path, err);
-    if (code == 0)
-        code = sandbox_evaluate(&list, text, path, &RULES, err);
-    if (code == 0)
-        code = build(passport, list, err);
-    if (code == 0)
-        *ret_passport = *passport;
-    free(list);
-    free(text);
-    free(passport);
-    return code;
-}
-
-/* The fewest digits that read back as the same number. */
-static void write_number(FILE *stream, const char *key, double number)
-{
-    char text[40];
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, number);
-        if (strtod(text, NULL) == number)
-            break;
-    }
-    fprintf(stream, "  %s = %s,\n", key, text);
-}
-
-/* What a table of fields would read, written so that it reads back; what is not known is left out. */
-static void write_fields(FILE *stream, const struct record_field *fields, int n_fields, const void *base)
-{
-    for (int i = 0; i < n_fields; i++) {
-        const char *member = (const char *)base + fields[i].offset;
-        double number;
-        int32_t count;
-        if (fields[i].unit == RECORD_WORD && *member) {
-            fprintf(stream, "  %s = \"", fields[i].key);
-            for (; *member; member++)
-                fprintf(stream, *member == '"' || *member == '\\' ? "\\%c" : "%c", *member);
-            fprintf(stream, "\",\n");
-        } else if (fields[i].unit == RECORD_COUNT) {
-            memcpy(&count, member, sizeof count);
-            fprintf(stream, "  %s = %d,\n", fields[i].key, count);
-        } else if (fields[i].unit == RECORD_PLAIN) {
-            memcpy(&number, member, sizeof number);
-            if (isfinite(number))
-                write_number(stream, fields[i].key, number);
-        }
-    }
-}
-
-static void write_passport(const struct cell_passport *passport, FILE *stream)
-{
-    int n_cell_fields;
-    const struct record_field *cell_fields = plan_cell_fields(&n_cell_fields);
-    fprintf(stream,
-            "-- Passport of a cell; read it with `isobar cell --import FILE`. The first table is as in a sequence.\n");
-    fprintf(stream, "cell {\n");
-    write_fields(stream, cell_fields, n_cell_fields, &passport->cell);
-    fprintf(stream, "}\n\ncell_passport {\n");
-    write_fields(stream, PASSPORT_FIELDS, COUNT_OF(PASSPORT_FIELDS), passport);
-    fprintf(stream, "}\n");
+    double preloaded_gpa = plan->steps[0].pressure_gpa_target, last_gpa = NAN;
+    bool is_locked = false;
     for (int32_t i = 0; i < passport->n_branches; i++) {
-        fprintf(stream, "\ncell_branch {\n");
-        write_fields(stream, BRANCH_FIELDS, COUNT_OF(BRANCH_FIELDS), &passport->branches[i]);
-        fprintf(stream, "}\n");
+        is_locked = is_locked || passport->branches[i].direction == 0;
+        last_gpa = passport->branches[i].pressure_gpa;
     }
+    bool is_reloaded = is_locked || !(fabs(preloaded_gpa - last_gpa) <= RELOADING_GPA);
+    return (struct cell_age){.days = fmax(0.0, (double)(utc_s - passport->measured_utc_s) / S_PER_DAY),
+                             .n_reloadings = is_reloaded};
 }
 
-int cell_write_file(const struct cell_passport *passport, const char *path, struct err *err)
+static double grow(double value, double typical, double sigma, double share)
 {
-    FILE *stream = fopen(path, "wx");
-    if (!stream)
-        return err_set(err, ERR_IO, "passport %s cannot be written: %s%s", path, strerror(errno),
-                       errno == EEXIST ? "; choose another name" : "");
-    write_passport(passport, stream);
-    bool is_bad = fflush(stream) != 0 || ferror(stream) != 0 || fsync(fileno(stream)) != 0;
-    int cause = errno;
-    is_bad = fclose(stream) != 0 || is_bad;
-    if (!is_bad)
+    double grown = fmax(fabs(value), typical) * share;
+    return isnan(value) ? NAN : sqrt(sigma * sigma + grown * grown);
+}
+
+void cell_grow_sigma(const struct cell_passport *passport, const struct cell_age *age, struct cell_estimate *ret_sigma)
+{
+    const struct cell_estimate *value = &passport->estimate, *sigma = &passport->sigma;
+    double share = sqrt(age->days * SHARE_PER_ROOT_DAY * SHARE_PER_ROOT_DAY +
+                        age->n_reloadings * SHARE_PER_RELOADING * SHARE_PER_RELOADING);
+    *ret_sigma = (struct cell_estimate){
+        .takeup_bar = grow(value->takeup_bar, TAKEUP_BAR_TYPICAL, sigma->takeup_bar, share),
+        .gpa_per_bar = grow(value->gpa_per_bar, 0.0, sigma->gpa_per_bar, share),
+        .compliance_bar_s_per_gpa = grow(value->compliance_bar_s_per_gpa, 0.0, sigma->compliance_bar_s_per_gpa, share),
+        .creep_s = grow(value->creep_s, 0.0, sigma->creep_s, share),
+        .creep_s_max = NAN,
+        .half_width_bar = grow(value->half_width_bar, WIDTH_PRIOR.value, sigma->half_width_bar, share),
+        .half_width_bar_per_gpa =
+            grow(value->half_width_bar_per_gpa, WIDTH_PER_GPA_PRIOR.value, sigma->half_width_bar_per_gpa, share),
+    };
+}
+
+void cell_know(const struct cell_passport *passport, const struct cell_age *age, struct loading_cell *ret_cell)
+{
+    const struct cell_estimate *value = &passport->estimate;
+    struct cell_estimate sigma;
+    cell_grow_sigma(passport, age, &sigma);
+    memset(ret_cell, 0, sizeof *ret_cell);
+    bool is_known = value->compliance_bar_s_per_gpa > 0.0 && value->gpa_per_bar > 0.0 && value->half_width_bar > 0.0 &&
+                    sigma.compliance_bar_s_per_gpa > 0.0 && sigma.gpa_per_bar > 0.0 && sigma.half_width_bar > 0.0 &&
+                    sigma.half_width_bar_per_gpa > 0.0 && value->takeup_bar > 0.0 && sigma.takeup_bar > 0.0;
+    if (!is_known)
+        return;
+    ret_cell->is_known = 1;
+    ret_cell->compliance_bar_s_per_gpa = value->compliance_bar_s_per_gpa;
+    ret_cell->compliance_bar_s_per_gpa_sigma = sigma.compliance_bar_s_per_gpa;
+    ret_cell->takeup_bar = value->takeup_bar;
+    ret_cell->takeup_bar_sigma = sigma.takeup_bar;
+    ret_cell->bar_per_gpa = 1.0 / value->gpa_per_bar;
+    ret_cell->bar_per_gpa_sigma = sigma.gpa_per_bar / (value->gpa_per_bar * value->gpa_per_bar);
+    ret_cell->half_width_bar = value->half_width_bar;
+    ret_cell->half_width_bar_sigma = sigma.half_width_bar;
+    ret_cell->half_width_bar_per_gpa = fmax(value->half_width_bar_per_gpa, 0.0); /* friction grows with the load */
+    ret_cell->half_width_bar_per_gpa_sigma = sigma.half_width_bar_per_gpa;
+}
+
+/* ---- whether it may be used ---------------------------------------------------------------------------------- */
+
+/* 0.02 nm are 0.05 GPa: more than a ruby is read wrong by, less than a wrong lambda0 usually does. */
+#define LAMBDA0_NM_MAX 0.02
+#define FUTURE_S_MAX 300 /* computers' clocks agree to minutes */
+
+static int check_text(const char *what, const char *passport, const char *plan, struct err *err)
+{
+    if (strcmp(passport, plan) == 0)
         return 0;
-    unlink(path); /* ours: "wx" has just made it */
-    return err_set(err, ERR_IO, "passport %s cannot be written: %s; check the disk", path, strerror(cause));
+    return err_set(err, ERR_CONFIG,
+                   "this passport is of another cell: its %s is '%s', that of the sequence '%s'; use the passport of "
+                   "this cell, or none",
+                   what, passport, plan);
 }
 
-/* ---- for people ---------------------------------------------------------------------------------------------- */
-
-/* A number in a column, or a dash where nothing is known. */
-static void print_number(FILE *stream, int width, int decimals, double value)
+static int check_limit(const char *what, const char *unit, double passport, double plan, struct err *err)
 {
-    if (isnan(value))
-        fprintf(stream, "%*s", width, "-");
-    else
-        fprintf(stream, "%*.*f", width, decimals, value);
+    if (plan <= passport)
+        return 0;
+    return err_set(err, ERR_LIMIT,
+                   "the sequence gives the cell a %s of %g %s, its passport %g %s: a limit may be lowered, not raised; "
+                   "lower it in cell { }",
+                   what, plan, unit, passport, unit);
 }
 
-static void print_quantity(FILE *stream, const char *label, int decimals, double value, const char *unit)
+int cell_check_plan(const struct cell_passport *passport, const struct plan *plan, struct err *err)
 {
-    fprintf(stream, "%s", label);
-    if (isnan(value))
-        fprintf(stream, "not known");
-    else
-        fprintf(stream, "%.*f %s", decimals, value, unit);
+    const struct plan_cell *own = &passport->cell, *other = &plan->cell;
+    int code = 0;
+    if (own->name[0] && other->name[0])
+        code = check_text("name", own->name, other->name, err);
+    if (code == 0 && own->culet_um != other->culet_um)
+        code =
+            err_set(err, ERR_CONFIG,
+                    "this passport is of another cell: its culet_um is %g, that of the sequence %g; use the passport "
+                    "of this cell, or none",
+                    own->culet_um, other->culet_um);
+    if (code == 0 && own->gasket[0] && other->gasket[0])
+        code = check_text("gasket", own->gasket, other->gasket, err);
+    if (code == 0)
+        code = check_text("medium", own->medium, other->medium, err);
+    if (code == 0)
+        code = check_limit("pressure_gpa_max", "GPa", own->pressure_gpa_max, other->pressure_gpa_max, err);
+    if (code == 0)
+        code = check_limit("membrane_bar_max", "bar", own->membrane_bar_max, other->membrane_bar_max, err);
+    return code;
 }
 
-static void print_branch(FILE *stream, const struct cell_branch *branch)
+int cell_check_ruler(const struct cell_passport *passport, const struct beamline *beamline, struct err *err)
 {
-    static const char *const changes[] = {"unload", "deflate", "load"};
-    bool is_load = branch->direction > 0;
-    double upper_bar = is_load ? branch->membrane_bar_near_edge : branch->membrane_bar_far_edge;
-    double lower_bar = is_load ? branch->membrane_bar_far_edge : branch->membrane_bar_near_edge;
-    fprintf(stream, "  %4d  %-7s", branch->step_index + 1, changes[branch->direction + 1]);
-    print_number(stream, 9, 3, branch->pressure_gpa);
-    print_number(stream, 9, 1, lower_bar);
-    print_number(stream, 9, 1, upper_bar);
-    print_number(stream, 9, 1, branch->half_width_bar);
-    print_number(stream, 9, 1, branch->membrane_bar_centre);
-    print_number(stream, 11, 0, branch->compliance_bar_s_per_gpa);
-    print_number(stream, 10, 0, branch->compliance_bar_s_per_gpa_max);
-    print_number(stream, 9, 1, branch->edge_bar_per_gpa);
-    fprintf(stream, "\n");
+    const struct beamline_ruby *ruby = &beamline->ruby;
+    if (strcmp(passport->scale, ruby->scale) != 0)
+        return err_set(
+            err, ERR_CONFIG,
+            "two rulers: the passport's pressures are on the ruby scale %s, those of this beamline on %s; use "
+            "one scale for all nights of a cell",
+            passport->scale, ruby->scale);
+    double lambda0_nm = ruby->lambda0_nm - ruby_shift_nm(ruby->temperature_k_zero, passport->temperature_k_zero);
+    if (fabs(lambda0_nm - passport->lambda0_nm) <= LAMBDA0_NM_MAX)
+        return 0;
+    return err_set(
+        err, ERR_CONFIG,
+        "two rulers: lambda0 of this beamline is %.3f nm at %g K, that of the passport %.3f nm at %g K, %+.3f "
+        "nm apart at one temperature (at most %.2f); measure lambda0 of this cell's ruby before loading and "
+        "keep it for all its nights",
+        ruby->lambda0_nm, ruby->temperature_k_zero, passport->lambda0_nm, passport->temperature_k_zero,
+        lambda0_nm - passport->lambda0_nm, LAMBDA0_NM_MAX);
 }
 
-static void print_estimate(FILE *stream, const struct cell_estimate *estimate)
+int cell_check_clock(const struct cell_passport *passport, bool is_real, int64_t utc_s, struct err *err)
 {
-    print_quantity(stream, "take-up ", 1, estimate->takeup_bar, "bar");
-    print_quantity(stream, "; ", 4, estimate->gpa_per_bar, "GPa per bar");
-    print_quantity(stream, "; creep time ", 1, estimate->creep_s / 60.0, "min");
-    print_quantity(stream, ", cautiously ", 1, estimate->creep_s_max / 60.0, "min");
-    print_quantity(stream, "\ndead zone: half width ", 1, estimate->half_width_bar, "bar at no pressure");
-    print_quantity(stream, ", growing by ", 2, estimate->half_width_bar_per_gpa, "bar per GPa");
-    fprintf(stream, "\n");
-}
-
-void cell_print(const struct cell_passport *passport, FILE *stream)
-{
-    const struct plan_cell *cell = &passport->cell;
-    fprintf(stream, "cell %s: culet %g um, gasket %s, medium %s, at most %g GPa and %g bar\n",
-            cell->name[0] ? cell->name : "without a name", cell->culet_um, cell->gasket[0] ? cell->gasket : "not given",
-            cell->medium, cell->pressure_gpa_max, cell->membrane_bar_max);
-    if (isfinite(cell->hydrostatic_gpa_max))
-        fprintf(stream, "hydrostatic to %g GPa\n", cell->hydrostatic_gpa_max);
-    else
-        fprintf(stream, "no hydrostatic limit known for this medium\n");
-    fprintf(stream, "run %s, measured %s, %s\n", passport->run, passport->measured,
-            strcmp(passport->clock, "real") == 0 ? "on instruments" : "SIMULATED: no property of any real cell");
-    if (passport->n_branches == 0)
-        fprintf(stream, "no pressure change is complete: nothing is known yet\n");
-    else
-        fprintf(stream,
-                "\n                 ruby        dead zone, bar              membrane  compliance            edge\n"
-                "  step  change        GPa    lower    upper   half w.      bar  bar s/GPa  cautious  bar/GPa\n");
-    for (int32_t i = 0; i < passport->n_branches; i++)
-        print_branch(stream, &passport->branches[i]);
-    if (passport->n_branches > 0) {
-        fprintf(stream, "\n");
-        print_estimate(stream, &passport->estimate);
-    }
+    if (!is_real)
+        return 0;
+    if (strcmp(passport->clock, "real") != 0)
+        return err_set(err, ERR_CONFIG,
+                       "this passport was measured on simulated instruments and is no property of any real cell; a run "
+                       "on instruments begins without it");
+    if (passport->measured_utc_s - utc_s > FUTURE_S_MAX)
+        return err_set(err, ERR_CONFIG,
+                       "this passport was measured at %s, which lies in the future; check the clock of this computer",
+                       passport->measured);
+    return 0;
 }

@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
-#include "controller/cell.h"
 #include "controller/command.h"
+#include "controller/passport.h"
 #include "controller/program.h"
 #include "controller/rehearsal.h"
 #include "controller/replay.h"
@@ -24,7 +25,7 @@
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell;
     double lambda0_nm;
     int is_json;
 };
@@ -32,11 +33,14 @@ struct options {
 static const char usage_text[] =
     "usage: isobar COMMAND ...\n"
     "\n"
-    "  check SEQUENCE [--beamline FILE]       read the sequence, check it against the limits, print the plan and its "
+    "  check SEQUENCE [--beamline FILE] [--cell CELL.lua]\n"
+    "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
-    "  rehearse SEQUENCE [--dir DIR]          play it on simulated instruments; SEED=N in the environment repeats one\n"
-    "  run SEQUENCE --beamline FILE --db FILE [--results DIR]\n"
-    "                                         play it on the instruments of the beamline file\n"
+    "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua]\n"
+    "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
+    "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
+    "                                         play it on the instruments of the beamline file; --cell: a cell that is "
+    "known\n"
     "  status [--db FILE] [--json]            what the running daemon is doing\n"
     "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
     "  replay [--db FILE]                     run the recorded events through the core again and compare the "
@@ -89,6 +93,35 @@ static void warn_hydrostatic(const struct plan *plan, const char *path)
                plan->cell.medium);
 }
 
+static int64_t utc_s_now(void)
+{
+    struct timespec utc;
+    clock_gettime(CLOCK_REALTIME, &utc);
+    return utc.tv_sec;
+}
+
+/* A passport is checked as far as it can be without the instruments: against the plan, the beamline when it is given,
+ * and this computer's clock when the beamline runs on it. */
+static int check_cell(const struct options *options, struct plan *plan, const struct beamline *beamline,
+                      struct err *err)
+{
+    static struct cell_passport passport;
+    bool is_real = beamline && strcmp(beamline->clock, "real") == 0;
+    int code = passport_read_for_run(&passport, options->cell, plan, beamline, err);
+    if (code == 0 && (code = cell_check_clock(&passport, is_real, utc_s_now(), err)) < 0)
+        err_prefix(err, "%s", options->cell);
+    if (code < 0)
+        return code;
+    struct cell_age age = cell_age_at(&passport, plan, utc_s_now());
+    passport_print_known(&passport, &age, stdout);
+    if (!beamline)
+        puts("note: whether its ruler and its clock are those of the run is not checked without --beamline");
+    else if (!is_real && strcmp(passport.clock, "real") == 0)
+        puts("note: this is the passport of a real cell, and the beamline is simulated");
+    plan->cell.hydrostatic_gpa_max = fmin(plan->cell.hydrostatic_gpa_max, passport.cell.hydrostatic_gpa_max);
+    return 0;
+}
+
 static int command_check(const struct options *options, const char *path)
 {
     static struct plan plan;
@@ -100,11 +133,13 @@ static int command_check(const struct options *options, const char *path)
     double s_min, s_max;
     plan_estimate(&plan, &s_min, &s_max);
     print_duration("expected duration ", s_min, s_max);
+    if (options->beamline && beamline_load(&beamline, options->beamline, &err))
+        return fail(&err);
+    if (options->cell && check_cell(options, &plan, options->beamline ? &beamline : NULL, &err))
+        return fail(&err);
     warn_hydrostatic(&plan, path);
     if (!options->beamline)
         return 0;
-    if (beamline_load(&beamline, options->beamline, &err))
-        return fail(&err);
     if (check_limits(&plan, &beamline, path, &err))
         printf("note: %s\n", err.message);
     printf("beamline %s: usable\n", beamline.name);
@@ -114,14 +149,19 @@ static int command_check(const struct options *options, const char *path)
 static int command_rehearse(const struct options *options, const char *path)
 {
     static struct plan plan;
+    static struct cell_passport passport;
     struct err err = {0};
     if (plan_load(&plan, path, &err))
+        return fail(&err);
+    if (options->cell &&
+        passport_read_for_run(&passport, options->cell, &plan, NULL, &err)) /* before anything starts */
         return fail(&err);
     uint32_t drawn = 0;
     if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
         return 2;
     struct rehearsal_settings settings = {.sequence_path = path,
                                           .directory = options->directory ? options->directory : "build/rehearsal",
+                                          .cell_path = options->cell,
                                           .seed = drawn % 1000000};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
@@ -143,7 +183,8 @@ static int command_run(const struct options *options, const char *path)
         return usage();
     program_path("isobard", program, sizeof program);
     execl(program, "isobard", "--sequence", path, "--beamline", options->beamline, "--db", options->db, "--results",
-          options->results ? options->results : "results", (char *)NULL);
+          options->results ? options->results : "results", options->cell ? "--cell" : NULL, options->cell,
+          (char *)NULL);
     fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));
     return 2;
 }
@@ -177,14 +218,14 @@ static int command_cell(const struct options *options)
     struct err err = {0};
     if (options->import && (options->export || options->db))
         return usage();
-    int code = options->import ? cell_read_file(&passport, options->import, &err)
-                               : cell_read_db(&passport, options->db ? options->db : "night.db", &err);
+    int code = options->import ? passport_read_file(&passport, options->import, &err)
+                               : passport_read_db(&passport, options->db ? options->db : "night.db", &err);
     if (code)
         return fail(&err);
-    cell_print(&passport, stdout);
+    passport_print(&passport, utc_s_now(), stdout);
     if (!options->export)
         return 0;
-    if (cell_write_file(&passport, options->export, &err))
+    if (passport_write_file(&passport, options->export, &err))
         return fail(&err);
     printf("passport written: %s\n", options->export);
     return 0;
@@ -232,12 +273,17 @@ static int command_ruby(const struct options *options, char **paths, int n_paths
 
 static int parse(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option long_options[] = {
-        {"beamline", required_argument, NULL, 'b'}, {"db", required_argument, NULL, 'd'},
-        {"results", required_argument, NULL, 'r'},  {"dir", required_argument, NULL, 'D'},
-        {"scale", required_argument, NULL, 's'},    {"lambda0", required_argument, NULL, 'l'},
-        {"export", required_argument, NULL, 'x'},   {"import", required_argument, NULL, 'i'},
-        {"json", no_argument, NULL, 'j'},           {0}};
+    static const struct option long_options[] = {{"beamline", required_argument, NULL, 'b'},
+                                                 {"db", required_argument, NULL, 'd'},
+                                                 {"results", required_argument, NULL, 'r'},
+                                                 {"dir", required_argument, NULL, 'D'},
+                                                 {"scale", required_argument, NULL, 's'},
+                                                 {"lambda0", required_argument, NULL, 'l'},
+                                                 {"export", required_argument, NULL, 'x'},
+                                                 {"import", required_argument, NULL, 'i'},
+                                                 {"json", no_argument, NULL, 'j'},
+                                                 {"cell", required_argument, NULL, 'c'},
+                                                 {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         switch (option) {
@@ -268,6 +314,9 @@ static int parse(int argc, char **argv, struct options *ret_options)
             break;
         case 'i':
             ret_options->import = optarg;
+            break;
+        case 'c':
+            ret_options->cell = optarg;
             break;
         case 'j':
             ret_options->is_json = 1;

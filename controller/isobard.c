@@ -1,7 +1,7 @@
 /*
  * isobard: the control process. The only program that writes to an instrument, and the only writer of the database.
  *
- *   isobard --sequence FILE --beamline FILE --db FILE --results DIR
+ *   isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]
  *
  * Started by `isobar run` and `isobar rehearse`; its standard output is the run's log. Exit status: 0 complete,
  * 1 stopped by the operator, 2 not started or failed (the membrane keeps its set point).
@@ -18,9 +18,10 @@
 #include "analysis/ruby.h"
 #include "controller/command.h"
 #include "controller/loop.h"
+#include "controller/passport.h"
 
 struct options {
-    const char *sequence, *beamline, *db, *results;
+    const char *sequence, *beamline, *db, *results, *cell;
 };
 
 static struct loop *running; /* for wait_for_signal */
@@ -49,8 +50,26 @@ static int open_clock(struct clock **ret_clock, const struct beamline *beamline,
     return clock_open_shared(ret_clock, beamline->clock, err);
 }
 
+/* What the cell's passport knows, once it is one for this run. */
+static int know_cell(const struct options *options, const struct plan *plan, const struct beamline *beamline,
+                     const struct clock *clock, struct loading_cell *ret_cell, char *ret_note, size_t size,
+                     struct err *err)
+{
+    static struct cell_passport passport;
+    int64_t utc_s = clock_utc_ns(clock, clock_now_ns(clock)) / NS_PER_S;
+    int code = passport_read_for_run(&passport, options->cell, plan, beamline, err);
+    if (code == 0 && (code = cell_check_clock(&passport, clock_is_real(clock), utc_s, err)) < 0)
+        err_prefix(err, "%s", options->cell);
+    if (code < 0)
+        return code;
+    struct cell_age age = cell_age_at(&passport, plan, utc_s);
+    cell_know(&passport, &age, ret_cell);
+    passport_describe(&passport, options->cell, &age, clock_is_real(clock), ret_note, size);
+    return 0;
+}
+
 static int run(const struct options *options, const struct plan *plan, const struct beamline *beamline,
-               struct clock *clock)
+               struct clock *clock, const struct loading_cell *cell, const char *cell_note)
 {
     struct err err = {0};
     struct store *store;
@@ -66,7 +85,9 @@ static int run(const struct options *options, const struct plan *plan, const str
                                            .clock = clock,
                                            .store = store,
                                            .sequence_name = slash ? slash + 1 : options->sequence,
-                                           .results_directory = options->results};
+                                           .results_directory = options->results,
+                                           .cell = *cell,
+                                           .cell_note = cell_note};
     static sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
@@ -89,19 +110,38 @@ static int run(const struct options *options, const struct plan *plan, const str
     return code < 0 ? 2 : code;
 }
 
+/* What is refused here has left nothing behind. */
+static int begin(const struct options *options, const struct plan *plan, const struct beamline *beamline,
+                 struct clock *clock)
+{
+    struct loading_cell cell = {0};
+    char cell_note[1024];
+    struct err err = {0};
+    if (!ruby_scale_by_name(beamline->ruby.scale)) {
+        err_set(&err, ERR_CONFIG, "%s: ruby scale '%s' is not known", options->beamline, beamline->ruby.scale);
+        return fail(&err);
+    }
+    if (options->cell && know_cell(options, plan, beamline, clock, &cell, cell_note, sizeof cell_note, &err))
+        return fail(&err);
+    if (mkdir(options->results, 0777) != 0 && errno != EEXIST) {
+        err_set(&err, ERR_IO, "%s cannot be made: %s", options->results, strerror(errno));
+        return fail(&err);
+    }
+    return run(options, plan, beamline, clock, &cell, options->cell ? cell_note : NULL);
+}
+
 static int usage(void)
 {
-    fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR\n", stderr);
+    fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]\n", stderr);
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option long_options[] = {{"sequence", required_argument, NULL, 's'},
-                                                 {"beamline", required_argument, NULL, 'b'},
-                                                 {"db", required_argument, NULL, 'd'},
-                                                 {"results", required_argument, NULL, 'r'},
-                                                 {0}};
+    static const struct option long_options[] = {
+        {"sequence", required_argument, NULL, 's'}, {"beamline", required_argument, NULL, 'b'},
+        {"db", required_argument, NULL, 'd'},       {"results", required_argument, NULL, 'r'},
+        {"cell", required_argument, NULL, 'c'},     {0}};
     static struct plan plan;
     static struct beamline beamline;
     struct options options = {0};
@@ -117,6 +157,8 @@ int main(int argc, char **argv)
             options.db = optarg;
         else if (option == 'r')
             options.results = optarg;
+        else if (option == 'c')
+            options.cell = optarg;
         else
             return usage();
     }
@@ -126,15 +168,7 @@ int main(int argc, char **argv)
     if (plan_load(&plan, options.sequence, &err) || beamline_load(&beamline, options.beamline, &err) ||
         open_clock(&clock, &beamline, &err))
         return fail(&err);
-    if (!ruby_scale_by_name(beamline.ruby.scale)) {
-        err_set(&err, ERR_CONFIG, "%s: ruby scale '%s' is not known", options.beamline, beamline.ruby.scale);
-        return fail(&err);
-    }
-    if (mkdir(options.results, 0777) != 0 && errno != EEXIST) {
-        err_set(&err, ERR_IO, "%s cannot be made: %s", options.results, strerror(errno));
-        return fail(&err);
-    }
-    int status = run(&options, &plan, &beamline, clock);
+    int status = begin(&options, &plan, &beamline, clock);
     clock_close(clock);
     return status;
 }

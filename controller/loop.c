@@ -645,6 +645,7 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     loop->status.now_ns = loop->now_ns;
     make_uid(loop);
     core_settings_init(core_settings, settings->plan, settings->beamline);
+    core_settings->loading.cell = settings->cell;
     core_init(&loop->core, core_settings);
     free(core_settings);
     loop->inbox = inbox_new(settings->clock);
@@ -656,6 +657,8 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
         return code;
     loop->printer = printer_start();
     put_run(loop);
+    if (settings->cell_note)
+        say(loop, "info", "%s", settings->cell_note);
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
     loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
     loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);

@@ -20,6 +20,8 @@ struct loop_settings {
     struct store *store;
     const char *sequence_name;
     const char *results_directory;
+    struct loading_cell cell; /* what its passport knows; all zero: nothing */
+    const char *cell_note;    /* the same for the log; NULL: the run has no passport */
 };
 
 /* Writes the run's rows and starts the instruments' threads. */

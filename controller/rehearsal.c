@@ -18,6 +18,8 @@
 
 #include "base/clock.h"
 #include "controller/command.h"
+#include "controller/interlock.h"
+#include "controller/json.h"
 #include "controller/program.h"
 #include "controller/verdict.h"
 
@@ -31,7 +33,8 @@
 struct rehearsal {
     char directory[PATH_MAX_BYTES]; /* absolute */
     pid_t simulator, daemon;
-    FILE *log; /* the daemon's, followed */
+    pid_t hands; /* 0: not asked for yet; -1: done */
+    FILE *log;   /* the daemon's, followed */
     bool is_terminal;
     int64_t shown_wall_ns;
 };
@@ -141,7 +144,7 @@ static int start_simulator(struct rehearsal *rehearsal, uint64_t seed, struct er
     return err_set(err, ERR_SYSTEM, "the simulator did not start; see %s/sim.log", rehearsal->directory);
 }
 
-static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, struct err *err)
+static int start_daemon(struct rehearsal *rehearsal, const struct rehearsal_settings *settings, struct err *err)
 {
     char program[PATH_MAX_BYTES + 32], beamline[PATH_MAX_BYTES + 32], db[PATH_MAX_BYTES + 32],
         results[PATH_MAX_BYTES + 32], log[PATH_MAX_BYTES + 32];
@@ -159,11 +162,48 @@ static int start_daemon(struct rehearsal *rehearsal, const char *sequence_path, 
         redirect(rehearsal, "isobard.log", STDERR_FILENO);
         setpgid(0, 0); /* an interrupt at the terminal comes once, through the rehearsal */
         drop_read_privilege();
-        execl(program, "isobard", "--sequence", sequence_path, "--beamline", beamline, "--db", db, "--results", results,
-              (char *)NULL);
+        execl(program, "isobard", "--sequence", settings->sequence_path, "--beamline", beamline, "--db", db,
+              "--results", results, settings->cell_path ? "--cell" : NULL, settings->cell_path, (char *)NULL);
         _exit(127);
     }
     return rehearsal->daemon > 0 ? 0 : err_set(err, ERR_SYSTEM, "isobard cannot be started: %s", strerror(errno));
+}
+
+/* The person at the bench: locks the cell and empties the membrane, in the simulated world. */
+static void start_hands(struct rehearsal *rehearsal)
+{
+    char program[PATH_MAX_BYTES + 32];
+    program_path("isobar-sim", program, sizeof program);
+    printf("%srehearsal: the daemon waits for hands: the cell is locked and the membrane emptied\n",
+           rehearsal->is_terminal ? "\r\033[K" : "");
+    fflush(stdout);
+    rehearsal->hands = fork();
+    if (rehearsal->hands != 0)
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    setpgid(0, 0); /* an interrupt at the terminal ends the daemon first */
+    redirect(rehearsal, "sim.log", STDERR_FILENO);
+    execl(program, "isobar-sim", "hands", "--dir", rehearsal->directory, "deflate", (char *)NULL);
+    _exit(127);
+}
+
+static void tend_hands(struct rehearsal *rehearsal)
+{
+    char socket_path[PATH_MAX_BYTES + 32], answer[ANSWER_MAX];
+    int status;
+    if (rehearsal->hands > 0 && waitpid(rehearsal->hands, &status, WNOHANG) == rehearsal->hands) {
+        rehearsal->hands = -1;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            printf("\nrehearsal: the hands could not empty the membrane; see sim.log\n");
+    }
+    if (rehearsal->hands != 0)
+        return;
+    path_in(rehearsal, "night.db.sock", socket_path, sizeof socket_path);
+    if (command_ask(socket_path, "status json", answer, sizeof answer, NULL))
+        return;
+    double reasons = json_number(answer, "hold_reasons");
+    if (reasons > 0.0 && ((uint32_t)reasons & HOLD_DEFLATE))
+        start_hands(rehearsal);
 }
 
 /* ---- what the newcomer sees ---------------------------------------------------------------------------------- */
@@ -213,6 +253,7 @@ static int follow(struct rehearsal *rehearsal)
     while ((pid = waitpid(rehearsal->daemon, &status, WNOHANG)) == 0 || (pid < 0 && errno == EINTR)) {
         show_log(rehearsal);
         show_progress(rehearsal);
+        tend_hands(rehearsal);
         fflush(stdout);
         bool is_late = clock_wall_ns() > deadline_wall_ns;
         if (is_late && !is_stopping)
@@ -233,6 +274,11 @@ static int follow(struct rehearsal *rehearsal)
 
 static void stop_simulator(const struct rehearsal *rehearsal)
 {
+    if (rehearsal->hands > 0) { /* nothing is left for them to do */
+        kill(rehearsal->hands, SIGTERM);
+        while (waitpid(rehearsal->hands, NULL, 0) < 0 && errno == EINTR)
+            continue;
+    }
     if (rehearsal->simulator <= 0)
         return;
     kill(rehearsal->simulator, SIGTERM);
@@ -247,6 +293,9 @@ static int judge(const struct rehearsal *rehearsal, int daemon_status, struct er
     path_in(rehearsal, "night.db", db, sizeof db);
     path_in(rehearsal, "truth.jsonl", truth, sizeof truth);
     chmod(truth, 0444);
+    if (daemon_status == 2 && access(db, F_OK) != 0)
+        return err_set(err, ERR_STATE, "isobard did not start; it says why above, and in %s/isobard.log",
+                       rehearsal->directory);
     int code = verdict_print(db, truth, &verdict, err);
     if (code)
         return code;
@@ -271,7 +320,7 @@ int rehearsal_run(const struct rehearsal_settings *settings, struct err *err)
     fflush(stdout);
     code = start_simulator(&rehearsal, settings->seed, err);
     if (code == 0)
-        code = start_daemon(&rehearsal, settings->sequence_path, err);
+        code = start_daemon(&rehearsal, settings, err);
     if (code == 0) {
         signal(SIGINT, count_signal); /* passed on: the daemon leaves the cell safe and ends */
         signal(SIGTERM, count_signal);

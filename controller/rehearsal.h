@@ -1,6 +1,7 @@
 /*
  * The rehearsal: starts isobar-sim and isobard on it, shows the run while it goes, and afterwards, when the daemon has
- * ended, holds what it recorded against the simulator's truth.
+ * ended, holds what it recorded against the simulator's truth. It also plays the person at the bench: when the daemon
+ * waits for the membrane to be emptied and the cell locked, it says so and lets `isobar-sim hands` do it, once.
  *
  * While the daemon runs, truth.jsonl is write-only (mode 0200), and the daemon and all its children are started without
  * the privilege that would let root read it all the same.
@@ -14,6 +15,7 @@
 
 struct rehearsal_settings {
     const char *sequence_path;
+    const char *cell_path; /* of the cell's passport; NULL: none */
     const char *directory; /* artefacts: night.db, results/, raw/, truth.jsonl, isobard.log, sim.log */
     uint64_t seed;
 };

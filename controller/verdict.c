@@ -16,6 +16,7 @@
 #include "sequences/plan.h"
 
 #define OVERSHOOT_GPA_MAX 0.05
+#define LOCKED_GPA_MAX 0.05
 #define TAU_RELATIVE_MAX 0.15
 #define BETA_ABSOLUTE_MAX 0.2
 #define TAU_PER_SCAN_MAX (1.0 / 3.0)
@@ -42,7 +43,7 @@ struct isobar_row {
     int step_index;
     int64_t change_ns, start_ns, end_ns; /* when the change before it began; its own start and end */
     double target_gpa, start_gpa, end_gpa, departure_gpa, drift_gpa_max;
-    bool is_loading;
+    bool is_loading, is_locked;
 };
 
 static const char *base_name(const char *path)
@@ -201,7 +202,9 @@ static int judge_scans(struct store_reader *reader, const struct truth *truth, s
 static void judge_pressure(const struct truth *truth, struct verdict *verdict, const struct isobar_row *isobar)
 {
     double overshoot_gpa = true_overshoot(truth, isobar), departure_gpa = true_departure(truth, isobar);
-    if (isobar->is_loading)
+    if (isobar->is_locked)
+        printf("      locked cell: %+.3f GPa from the pressure it was to keep\n", overshoot_gpa);
+    else if (isobar->is_loading)
         check(verdict, overshoot_gpa <= OVERSHOOT_GPA_MAX,
               "largest true pressure before the start: %+.3f GPa from the target (limit +0.05)", overshoot_gpa);
     else
@@ -247,6 +250,7 @@ static int judge_isobars(struct store_reader *reader, const struct truth *truth,
             .drift_gpa_max = store_rows_real(rows, 8),
             .change_ns = store_rows_integer(rows, 9),
             .is_loading = strcmp(store_rows_text(rows, 10), plan_kind_name(PLAN_UNLOAD)) != 0,
+            .is_locked = strcmp(store_rows_text(rows, 10), plan_kind_name(PLAN_DEFLATE)) == 0,
         };
         int64_t n_planned = store_rows_integer(rows, 1);
         printf("  isobar at %.2f GPa (step %d)\n", isobar.target_gpa, isobar.step_index + 1);
@@ -264,11 +268,15 @@ static int judge_isobars(struct store_reader *reader, const struct truth *truth,
 static void print_row(const struct truth *truth, const struct store_rows *rows)
 {
     const struct truth_scan *scan = find_true_scan(truth, store_rows_text(rows, 8));
-    printf("  %6.2f %9.3f %9.3f %+8.3f   %7.2f +- %-5.2f %9.2f   %5.3f +- %-5.3f %7.3f  %5lld\n",
-           store_rows_real(rows, 0), store_rows_real(rows, 1), store_rows_real(rows, 2),
-           store_rows_real(rows, 2) - store_rows_real(rows, 1), store_rows_real(rows, 3), store_rows_real(rows, 4),
-           scan ? scan->tau_s : NAN, store_rows_real(rows, 5), store_rows_real(rows, 6), scan ? scan->beta : NAN,
-           (long long)store_rows_integer(rows, 7));
+    int64_t n_scans = store_rows_integer(rows, 7);
+    printf("  %6.2f %9.3f %9.3f %+8.3f   ", store_rows_real(rows, 0), store_rows_real(rows, 1),
+           store_rows_real(rows, 2), store_rows_real(rows, 2) - store_rows_real(rows, 1));
+    if (n_scans > 0)
+        printf("%7.2f +- %-5.2f %9.2f   %5.3f +- %-5.3f %7.3f  ", store_rows_real(rows, 3), store_rows_real(rows, 4),
+               scan ? scan->tau_s : NAN, store_rows_real(rows, 5), store_rows_real(rows, 6), scan ? scan->beta : NAN);
+    else
+        printf("%-54s", "-");
+    printf("%5lld\n", (long long)n_scans);
 }
 
 static int print_table(struct store_reader *reader, const struct truth *truth, struct err *err)
@@ -290,6 +298,36 @@ static int print_table(struct store_reader *reader, const struct truth *truth, s
     store_rows_close(rows);
     puts("  |F|^2 = exp(-2 (t/tau)^beta); sigma by jackknife over groups of pixels\n");
     return code;
+}
+
+/* The true pressure at an instant: that of the last one known before. */
+static double true_pressure(const struct truth *truth, int64_t t_ns)
+{
+    double pressure_gpa = NAN;
+    for (size_t i = 0; i < truth->n_cells && truth->cells[i].t_ns <= t_ns; i++)
+        pressure_gpa = truth->cells[i].pressure_gpa;
+    return pressure_gpa;
+}
+
+/* What was measured of the cell when its membrane was empty. */
+static int judge_locked(struct store_reader *reader, const struct truth *truth, struct verdict *verdict,
+                        struct err *err)
+{
+    struct store_rows *rows;
+    int code = store_rows_open(&rows, reader,
+                               "SELECT s.step_index, b.pressure_gpa, b.t_ns FROM step s "
+                               "LEFT JOIN cell_branch b USING (step_index) WHERE s.kind = 'deflate'",
+                               NULL, 0, err);
+    if (code)
+        return code;
+    while ((code = store_rows_next(rows, err)) == 1) {
+        double pressure_gpa = store_rows_real(rows, 1), true_gpa = true_pressure(truth, store_rows_integer(rows, 2));
+        printf("  deflate (step %d)\n", (int)store_rows_integer(rows, 0) + 1);
+        check(verdict, fabs(pressure_gpa - true_gpa) <= LOCKED_GPA_MAX,
+              "locked cell: ruby %.3f GPa, true %.3f GPa (limit 0.05 apart)", pressure_gpa, true_gpa);
+    }
+    store_rows_close(rows);
+    return code < 0 ? code : 0;
 }
 
 static int judge_end(struct store_reader *reader, struct verdict *verdict, struct err *err)
@@ -316,6 +354,8 @@ int verdict_print(const char *db_path, const char *truth_path, struct verdict *r
         code = print_table(reader, truth, err);
         if (code == 0)
             code = judge_isobars(reader, truth, &verdict, err);
+        if (code == 0)
+            code = judge_locked(reader, truth, &verdict, err);
         if (code == 0)
             code = judge_end(reader, &verdict, err);
         store_reader_close(reader);

@@ -212,7 +212,7 @@ static int build(struct beamline *beamline, const struct record_list *list, stru
     return check_beamline(beamline, list->file, err);
 }
 
-int beamline_load(struct beamline *ret_beamline, const char *path, struct err *err)
+int beamline_read(struct beamline *ret_beamline, const char *text, const char *name, struct err *err)
 {
     static const struct sandbox_rules RULES = {.what = "beamline file",
                                                .constructors = SECTIONS,
@@ -227,16 +227,32 @@ int beamline_load(struct beamline *ret_beamline, const char *path, struct err *e
     struct beamline *beamline = malloc(sizeof *beamline);
     struct record_list *list = NULL;
     if (!beamline)
-        return err_set(err, ERR_SYSTEM, "no memory for the beamline of %s", path);
+        return err_set(err, ERR_SYSTEM, "no memory for the beamline of %s", name);
     *beamline = DEFAULTS;
-    int code = sandbox_read_file(beamline->source, sizeof beamline->source, path, err);
+    int code = 0;
+    if (strlen(text) < sizeof beamline->source)
+        memcpy(beamline->source, text, strlen(text) + 1);
+    else
+        code = err_set(err, ERR_CONFIG, "%s is longer than %zu bytes", name, sizeof beamline->source - 1);
     if (code == 0)
-        code = sandbox_evaluate(&list, beamline->source, path, &RULES, err);
+        code = sandbox_evaluate(&list, beamline->source, name, &RULES, err);
     if (code == 0)
         code = build(beamline, list, err);
     if (code == 0)
         *ret_beamline = *beamline;
     free(list);
     free(beamline);
+    return code;
+}
+
+int beamline_load(struct beamline *ret_beamline, const char *path, struct err *err)
+{
+    char *text = malloc(sizeof ret_beamline->source);
+    if (!text)
+        return err_set(err, ERR_SYSTEM, "no memory for the beamline of %s", path);
+    int code = sandbox_read_file(text, sizeof ret_beamline->source, path, err);
+    if (code == 0)
+        code = beamline_read(ret_beamline, text, path, err);
+    free(text);
     return code;
 }

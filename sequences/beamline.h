@@ -61,4 +61,7 @@ struct beamline {
  * (a fast clock must never meet a real instrument); the sentence names the instrument and its address. */
 int beamline_load(struct beamline *ret_beamline, const char *path, struct err *err);
 
+/* The same from a text that is at hand, such as the one recorded with a run; `name` is what sentences call it. */
+int beamline_read(struct beamline *ret_beamline, const char *text, const char *name, struct err *err);
+
 #endif

@@ -1,10 +1,15 @@
 /*
- * isobar-sim: the simulated beamline on the real wires.
+ * isobar-sim: the simulated beamline on the real wires, and the hands of the person who stands at it.
  *
- *   isobar-sim beamline --dir DIR --seed N     everything: the world in this process, one child per wire,
- * DIR/beamline.lua isobar-sim world --dir DIR --seed N        the world only: clock, physics, truth isobar-sim membrane
- * --dir DIR --port N     one wire each, of the world in DIR isobar-sim spectrometer --dir DIR --port N isobar-sim ioc
- * --dir DIR --port N
+ * beamline --dir DIR --seed N: everything: the world in this process, one child per wire, and DIR/beamline.lua.
+ *
+ * world --dir DIR --seed N: the world only: clock, physics, truth.
+ *
+ * membrane, spectrometer or ioc --dir DIR --port N: one wire, of the world in DIR.
+ *
+ * hands --dir DIR deflate, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the cell's
+ * screws so that they carry the load; `unlock` loosens them; `deflate` locks the cell and then empties the membrane at
+ * the controller's front panel, in a person's time, and ends when it is empty.
  *
  * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
  */
@@ -83,9 +88,9 @@ static void write_truth(struct world *world, const struct physics *physics, cons
     char line[256];
     snprintf(line, sizeof line,
              "{\"kind\":\"cell\",\"t_ns\":%lld,\"wall_s\":%.3f,\"pressure_gpa\":%.5f,\"membrane_bar\":%.3f,"
-             "\"temperature_k\":%.3f}",
+             "\"temperature_k\":%.3f,\"is_locked\":%d}",
              (long long)physics->t_ns, s_from_ns(clock_wall_ns()), state->pressure_gpa, state->membrane_bar,
-             state->temperature_k);
+             state->temperature_k, state->is_locked);
     world_write_truth(world, line);
 }
 
@@ -95,7 +100,8 @@ static void step_physics(struct world *world, struct physics *physics)
     world_read(world, &state);
     const struct plant_input input = {.membrane_bar_setpoint = state.membrane_bar_setpoint,
                                       .slew_bar_per_s = state.slew_bar_per_s,
-                                      .output_on = state.output_on};
+                                      .output_on = state.output_on,
+                                      .is_locked = state.is_locked};
     plant_step(&physics->plant, s_from_ns(STEP_NS), &input);
     double pressure_gpa = plant_pressure_gpa(&physics->plant);
     if (pressure_gpa > physics->pressure_gpa_peak)
@@ -159,6 +165,8 @@ static int run_world(const struct options *options)
     fflush(stdout);
     while (!is_ended)
         world_advance(clock, world, &physics);
+    world_close(world);
+    clock_close(clock);
     return 0;
 }
 
@@ -307,12 +315,77 @@ static int run_beamline(const struct options *options)
     return 0;
 }
 
+/* ---- the hands ----------------------------------------------------------------------------------------------- */
+
+/* A person draws four screws in turn, a little each, in a few minutes; then turns the set point down by a bar at a time
+ * and watches the cell. */
+#define SCREWS_S 180.0
+#define TURN_BAR 1.0
+#define TURN_S 6.0
+#define EMPTY_BAR 0.2
+#define HANDS_S_MAX 7200.0
+
+/* In experiment time. False when the world has no keeper any more, or when this process is asked to end. */
+static bool hands_wait(struct clock *clock, double wait_s)
+{
+    int64_t until_ns = clock_now_ns(clock) + ns_from_s(wait_s);
+    while (clock_now_ns(clock) < until_ns && clock_is_alive(clock) && !is_ended)
+        clock_sleep_until(clock, until_ns, 100);
+    return clock_is_alive(clock) && !is_ended;
+}
+
+static int hands_deflate(struct clock *clock, struct world *world, struct err *err)
+{
+    struct world_state state;
+    int64_t end_ns = clock_now_ns(clock) + ns_from_s(HANDS_S_MAX);
+    bool is_alive = hands_wait(clock, SCREWS_S);
+    if (is_alive)
+        world_lock_cell(world, true);
+    world_read(world, &state);
+    for (double setpoint_bar = state.membrane_bar; is_alive; is_alive = hands_wait(clock, TURN_S)) {
+        setpoint_bar = fmax(0.0, setpoint_bar - TURN_BAR);
+        world_turn_setpoint(world, setpoint_bar);
+        world_read(world, &state);
+        if (state.membrane_bar < EMPTY_BAR)
+            return 0;
+        if (clock_now_ns(clock) > end_ns)
+            return err_set(err, ERR_TIMEOUT, "the membrane still holds %.1f bar after %.0f s", state.membrane_bar,
+                           HANDS_S_MAX);
+    }
+    return err_set(err, ERR_STATE, "the simulated world in which the hands worked has ended");
+}
+
+static int run_hands(const struct options *options, const char *deed)
+{
+    struct err err = {0};
+    struct clock *clock;
+    struct world *world;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/clock", options->directory);
+    int code = clock_open_shared(&clock, path, &err);
+    if (code)
+        return fail(&err);
+    code = world_open(&world, options->directory, &err);
+    if (code) {
+        clock_close(clock);
+        return fail(&err);
+    }
+    if (strcmp(deed, "deflate") == 0)
+        code = hands_deflate(clock, world, &err);
+    else
+        world_lock_cell(world, strcmp(deed, "lock") == 0);
+    world_close(world);
+    clock_close(clock);
+    return code ? fail(&err) : 0;
+}
+
 /* ---- main ---------------------------------------------------------------------------------------------------- */
 
 static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
-          "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N\n",
+          "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N\n"
+          "       isobar-sim hands --dir DIR deflate|lock|unlock\n",
           stderr);
     return 2;
 }
@@ -338,18 +411,26 @@ int main(int argc, char **argv)
         else
             return usage();
     }
-    if (optind + 1 != argc || !options.directory)
+    if (optind >= argc || !options.directory)
+        return usage();
+    const char *part = argv[optind++];
+    bool is_hands = strcmp(part, "hands") == 0;
+    if (optind + is_hands != argc)
         return usage();
     const struct sigaction action = {.sa_handler = end};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
-    if (strcmp(argv[optind], "beamline") == 0)
+    static const char *const deeds[] = {"deflate", "lock", "unlock"};
+    for (int i = 0; i < 3 && is_hands; i++)
+        if (strcmp(argv[optind], deeds[i]) == 0)
+            return run_hands(&options, deeds[i]);
+    if (strcmp(part, "beamline") == 0)
         return run_beamline(&options);
-    if (strcmp(argv[optind], "world") == 0)
+    if (strcmp(part, "world") == 0)
         return run_world(&options);
     for (int i = 0; i < WIRE_COUNT; i++)
-        if (strcmp(argv[optind], wire_names[i]) == 0)
+        if (strcmp(part, wire_names[i]) == 0)
             return run_wire((enum wire)i, &options);
     return usage();
 }

@@ -94,7 +94,8 @@ void plant_step(struct plant *plant, double dt_s, const struct plant_input *inpu
     step_membrane(plant, dt_s, input);
     step_temperature(plant, dt_s);
 
-    plant->load_bar += dt_s * plant_load_bar_per_s(plant);
+    if (!input->is_locked)
+        plant->load_bar += dt_s * plant_load_bar_per_s(plant);
 
     plant->slip_gpa -= plant->slip_gpa * dt_s / law->slip_relaxation_s;
     if (random_uniform(&plant->random) < dt_s / law->slip_interval_s)

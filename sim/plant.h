@@ -56,6 +56,7 @@ struct plant_input {
     double membrane_bar_setpoint;
     double slew_bar_per_s;
     bool output_on;
+    bool is_locked; /* the screws carry the load: y stays whatever the membrane does; slips and temperature go on */
 };
 
 /* A cell drawn from the seed: each parameter near the calibrated value, as cells differ. Membrane empty, gasket

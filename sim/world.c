@@ -129,6 +129,20 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
     unlock(world->page);
 }
 
+void world_turn_setpoint(struct world *world, double membrane_bar_setpoint)
+{
+    lock(world->page);
+    world->page->state.membrane_bar_setpoint = membrane_bar_setpoint;
+    unlock(world->page);
+}
+
+void world_lock_cell(struct world *world, bool is_locked)
+{
+    lock(world->page);
+    world->page->state.is_locked = is_locked;
+    unlock(world->page);
+}
+
 void world_append(struct world *world, const struct world_state *state, const struct world_sample *sample)
 {
     struct world_page *page = world->page;

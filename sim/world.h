@@ -23,6 +23,7 @@ struct world_state {
     double membrane_bar_setpoint; /* what the controller was told */
     double slew_bar_per_s;        /* slew limit the controller was told */
     bool output_on;               /* valves regulate; false: closed */
+    bool is_locked;               /* the cell's screws carry the load */
     double supply_bar;
     double ring_current_ma;
 };
@@ -45,6 +46,10 @@ void world_read(struct world *world, struct world_state *ret_state);
 
 /* Set point, slew limit and output of the membrane controller (its server only). */
 void world_command_membrane(struct world *world, double membrane_bar_setpoint, double slew_bar_per_s, bool output_on);
+
+/* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
+void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
+void world_lock_cell(struct world *world, bool is_locked);
 
 /* Advances the page by one step of physics (the integrating process only). */
 void world_append(struct world *world, const struct world_state *state, const struct world_sample *sample);

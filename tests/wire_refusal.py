@@ -22,6 +22,15 @@ detector { driver = "adeiger", prefix = "X:", file_path = "/tmp", photon_energy 
 ring { current_pv = "R", current_ma_min = 20 }
 """
 
+PASSPORT = """
+cell { name = "DAC 7", culet_um = 600, medium = "neon", pressure_gpa_max = 8, membrane_bar_max = 130 }
+cell_passport {
+  run = "r", measured = "2026-01-01T04:00:00Z", clock = "real", scale = "ruby2020", lambda0_nm = 694.25,
+  temperature_k_zero = 296, n_branches = 1,
+}
+cell_branch { step_index = 1, direction = 0, pressure_gpa = 1.5 }
+"""
+
 failures = 0
 
 
@@ -98,6 +107,40 @@ def main():
     for i, (what, (text, words)) in enumerate(beamlines.items()):
         path = write(f"line{i}.lua", text)
         refused(f"isobard with {what}", words, *daemon(line=path))
+
+    # A beamline that nothing answers on: a run that began would leave a database.
+    passports = {
+        "another cell's passport": (PASSPORT.replace("600", "500"), ["another cell", "culet_um is 500", "600"]),
+        "a passport of another medium": (PASSPORT.replace("neon", "argon"), ["another cell", "argon", "neon"]),
+        "a passport with a lower limit": (PASSPORT.replace("max = 8", "max = 6"), ["8 GPa", "6 GPa", "not raised"]),
+        "a passport of another lambda0": (PASSPORT.replace("694.25", "694.31"), ["two rulers", "694.310", "694.250"]),
+        "a passport on another scale": (PASSPORT.replace("ruby2020", "mao1986"), ["two rulers", "mao1986"]),
+        "a simulated cell's passport": (PASSPORT.replace('"real"', '"simulated"'), ["simulated", "real cell"]),
+        "a passport from the future": (PASSPORT.replace("2026-01", "2096-01"), ["2096-01", "future"]),
+        "a passport cut between branches": (PASSPORT.split("cell_branch")[0], ["cut", "n_branches = 1", "holds 0"]),
+        "a passport cut in a table": (PASSPORT.split("lambda0")[0], ["expected", "<eof>"]),
+        "a sequence as passport": (START, ["preloaded"]),
+    }
+    for i, (what, (text, words)) in enumerate(passports.items()):
+        path = write(f"cell{i}.lua", text)
+        words = words + [os.path.basename(path)]
+        refused(f"isobard with {what}", words, *daemon(), "--cell", path)
+        refused(f"check with {what}", words, isobar, "check", good, "--beamline", beamline, "--cell", path)
+        refused(f"run with {what}", words, isobar, "run", good, "--beamline", beamline, "--db", db, "--cell", path,
+                "--results", folder + "/results")
+    refused("a rehearsal with another cell's passport", ["another cell"], isobar, "rehearse", good, "--dir",
+            folder + "/r", "--cell", folder + "/cell0.lua")
+    refused("a run with a passport that is not there", ["absent.lua"], *daemon(), "--cell", folder + "/absent.lua")
+    check(not os.path.exists(folder + "/r") and not os.path.exists(folder + "/results"),
+          "no refused passport left a folder")
+    known = subprocess.run([isobar, "check", good, "--beamline", beamline, "--cell", write("cell.lua", PASSPORT)],
+                           capture_output=True, text=True)
+    check(known.returncode == 0 and "loaded anew since" in known.stdout and "+- for this run" in known.stdout,
+          "check with a passport of its own says what is known of the cell")
+    low = write("low.lua", PASSPORT.replace('"neon"', '"neon", hydrostatic_gpa_max = 1'))
+    known = subprocess.run([isobar, "check", good, "--cell", low], capture_output=True, text=True)
+    check(known.returncode == 0 and "1.5 GPa is above 1 GPa" in known.stdout and "without --beamline" in known.stdout,
+          "a target above the passport's hydrostatic limit is said")
 
     foreign = os.path.join(folder, "foreign.db")
     connection = sqlite3.connect(foreign)
