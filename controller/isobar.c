@@ -24,7 +24,7 @@
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *ruby_access;
     double lambda0_nm;
     int is_json;
 };
@@ -34,7 +34,8 @@ static const char usage_text[] =
     "\n"
     "  check SEQUENCE [--beamline FILE]       read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
-    "  rehearse SEQUENCE [--dir DIR]          play it on simulated instruments; SEED=N in the environment repeats one\n"
+    "  rehearse SEQUENCE [--dir DIR] [--ruby-access always|between_scans]\n"
+    "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR]\n"
     "                                         play it on the instruments of the beamline file\n"
     "  status [--db FILE] [--json]            what the running daemon is doing\n"
@@ -122,7 +123,8 @@ static int command_rehearse(const struct options *options, const char *path)
         return 2;
     struct rehearsal_settings settings = {.sequence_path = path,
                                           .directory = options->directory ? options->directory : "build/rehearsal",
-                                          .seed = drawn % 1000000};
+                                          .seed = drawn % 1000000,
+                                          .ruby_access = options->ruby_access};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -232,12 +234,17 @@ static int command_ruby(const struct options *options, char **paths, int n_paths
 
 static int parse(int argc, char **argv, struct options *ret_options)
 {
-    static const struct option long_options[] = {
-        {"beamline", required_argument, NULL, 'b'}, {"db", required_argument, NULL, 'd'},
-        {"results", required_argument, NULL, 'r'},  {"dir", required_argument, NULL, 'D'},
-        {"scale", required_argument, NULL, 's'},    {"lambda0", required_argument, NULL, 'l'},
-        {"export", required_argument, NULL, 'x'},   {"import", required_argument, NULL, 'i'},
-        {"json", no_argument, NULL, 'j'},           {0}};
+    static const struct option long_options[] = {{"beamline", required_argument, NULL, 'b'},
+                                                 {"db", required_argument, NULL, 'd'},
+                                                 {"results", required_argument, NULL, 'r'},
+                                                 {"dir", required_argument, NULL, 'D'},
+                                                 {"scale", required_argument, NULL, 's'},
+                                                 {"lambda0", required_argument, NULL, 'l'},
+                                                 {"export", required_argument, NULL, 'x'},
+                                                 {"import", required_argument, NULL, 'i'},
+                                                 {"json", no_argument, NULL, 'j'},
+                                                 {"ruby-access", required_argument, NULL, 'a'},
+                                                 {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         switch (option) {
@@ -269,6 +276,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
         case 'i':
             ret_options->import = optarg;
             break;
+        case 'a':
+            ret_options->ruby_access = optarg;
+            if (strcmp(optarg, "always") != 0 && strcmp(optarg, "between_scans") != 0) {
+                fprintf(stderr, "isobar: --ruby-access %s refused: always or between_scans\n", optarg);
+                return 2;
+            }
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -281,7 +295,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25};
+    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;
