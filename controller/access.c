@@ -44,7 +44,7 @@ void access_observe(struct access *access, const struct event *event)
         access->is_found = event->kind == EVENT_ACCESS_FOUND;
         access->is_doubtful = access->is_doubtful || !access->is_found;
         forget(access);
-    } else if (event->kind == EVENT_ACCESS && access->is_found) {
+    } else if (event->kind == EVENT_ACCESS) {
         access->optics_seen = (enum access_optics)event->integer[0];
         access->laser_seen = (enum access_laser)event->integer[1];
     }
@@ -123,9 +123,7 @@ static bool ask(struct access *access, enum access_move move, int64_t now_ns)
     enum access_optics optics = move == ACCESS_MOVE_OPTICS_IN ? ACCESS_OPTICS_IN : ACCESS_OPTICS_OUT;
     int64_t *asked_t_ns = is_laser ? &access->laser_asked_t_ns : &access->optics_asked_t_ns;
     bool is_asked = is_laser ? access->laser_asked == laser : access->optics_asked == optics;
-    bool is_seen =
-        is_laser ? access->laser_seen == laser : access->optics_seen == optics; /* and about to be believed */
-    if (is_asked && (is_seen || s_from_ns(now_ns - *asked_t_ns) < ASK_AGAIN_S))
+    if (is_asked && s_from_ns(now_ns - *asked_t_ns) < ASK_AGAIN_S)
         return false;
     if (is_laser)
         access->laser_asked = laser;
