@@ -9,13 +9,13 @@ import time
 
 
 class Rehearsal:
-    def __init__(self, build, name, sequence="sequences/first_light.lua"):
+    def __init__(self, build, name, sequence="sequences/first_light.lua", options=()):
         self.directory = os.path.join(build, "tests", name)
         self.lines = []
         self.failures = 0
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [os.path.join(build, "bin", "isobar"), "rehearse", sequence, "--dir", self.directory],
+            [os.path.join(build, "bin", "isobar"), "rehearse", sequence, "--dir", self.directory, *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         threading.Thread(target=self._follow, daemon=True).start()
 
