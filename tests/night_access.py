@@ -1,13 +1,15 @@
 """
 Goal: at a beamline whose ruby optics stand in the X-ray beam, a rehearsal with two scans in one isobar passes: no frame
 is taken with the optics in the beam or the laser on, the ruby is read before, between and after the scans and at no
-other time of the isobar, and optics that are stuck hold the run with a sentence until they are free.
+other time of the isobar; optics that are stuck hold the run with a sentence until they are free, and so does an IOC
+that dies in a scan until it is back.
 Method: a whole rehearsal over the wires. While the first scan runs, the stage is jammed with a record of the simulator
-that nothing under test knows; it is freed when the hold has been seen. Afterwards the database is read: what was told to
+that nothing under test knows; it is freed when the hold has been seen. The IOC is killed in the second scan. Afterwards the database is read: what was told to
 the stage and the shutter, when the ruby was read, and that the replay decides the same.
 """
 import os
 import re
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -32,8 +34,9 @@ def read_night(night):
     moves = [(t_ns, struct.unpack_from("<iiq", payload)[2]) for t_ns, payload in connection.execute(
         "SELECT e.t_ns, d.payload FROM decision d JOIN event e ON e.seq = d.event_seq WHERE d.kind = 'access' "
         "ORDER BY d.event_seq")]
-    scans = list(zip(*[[t_ns for t_ns, in connection.execute(f"SELECT t_ns FROM event WHERE kind = '{kind}' ORDER BY seq")]
-                       for kind in ("scan started", "scan complete")]))
+    starts = [t_ns for t_ns, in connection.execute("SELECT started_t_ns FROM scan WHERE state = 'complete' ORDER BY 1")]
+    ends = [t_ns for t_ns, in connection.execute("SELECT t_ns FROM event WHERE kind = 'scan complete' ORDER BY seq")]
+    scans = list(zip(starts, ends))
     rubies = connection.execute("SELECT t_ns, reason FROM ruby ORDER BY t_ns").fetchall()
     isobar = connection.execute("SELECT started_t_ns, ended_t_ns, ruby_access FROM isobar").fetchone()
     return moves, scans, rubies, isobar
@@ -72,6 +75,10 @@ def main():
     put(night, "ISB:RUBY:Jam", 0)
     at = night.wait_line(r"the reasons for holding are gone: going on", at)
     at = night.wait_line(r"scan 2 attempt 1: 6000 frames", at)
+    os.kill(night.server_pid("ioc"), signal.SIGKILL)
+    at = night.wait_line(r"warning hold: the ruby optics or the laser shutter .*ISB:RUBY:.* does not answer", at)
+    night.check(True, f"IOC killed: {night.lines[at - 1]}")
+    at = night.wait_line(r"scan 2 attempt 2: 6000 frames", at)
     code = night.end()
     night.check(code == 0, f"the rehearsal passes all the same (exit status {code})")
     shadows = [line for line in night.lines if line and "frames with the ruby optics in the beam" in line]
