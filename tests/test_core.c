@@ -757,6 +757,48 @@ static void optics_that_leave_their_place_cut_the_scan_and_stop_the_ramp(void **
     }
 }
 
+/* Strangers, a stuck stage, a lost link, a lost beam, an operator: at any moment, in any order, for the first hours. */
+static void a_night_between_scans_survives_anything(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 20; seed < 30; seed++) {
+        struct bench bench;
+        struct random random = {.state = seed};
+        bool is_cut = false;
+        bench_start_between_scans(&bench, seed);
+        for (int s = 0; s < 15000 && bench.finished < 0; s++) {
+            if (random_uniform(&random) < 0.004)
+                bench.stand.is_stuck = !bench.stand.is_stuck;
+            if (random_uniform(&random) < (is_cut ? 0.05 : 0.001)) {
+                is_cut = !is_cut;
+                send(&bench, make_event(is_cut ? EVENT_ACCESS_LOST : EVENT_ACCESS_FOUND, 0.0));
+                if (!is_cut)
+                    post_stand(&bench);
+            }
+            if (random_uniform(&random) < 0.0005 && !is_cut && !bench.stand.laser)
+                nudge_stand(&bench, (int)(random_uniform(&random) * (STAND_S + 1)));
+            if (random_uniform(&random) < (bench.gone ? 0.02 : 0.001))
+                bench.gone ? regain(&bench) : lose(&bench, GONE_BEAM);
+            if (random_uniform(&random) < 0.001)
+                command(&bench, random_uniform(&random) < 0.3 ? COMMAND_HOLD : COMMAND_RESUME);
+            second(&bench);
+        }
+        bench.stand.is_stuck = false;
+        if (is_cut)
+            send(&bench, make_event(EVENT_ACCESS_FOUND, 0.0));
+        post_stand(&bench);
+        regain(&bench);
+        command(&bench, COMMAND_RESUME);
+        run_s(&bench, 60000);
+        if (bench.finished != 0)
+            fail_msg("seed %d: in %s of step %d, access %s, reasons %#x", (int)seed, core_phase_name(bench.core.phase),
+                     bench.core.step_index, access_state_name(bench.core.access.state), (unsigned)bench.reasons);
+        assert_int_equal(bench.n_analyses, 2);
+        print_message("seed %d: %d moves, %d scans begun, %d cut\n", (int)seed, bench.stand.n_moves, bench.n_starts,
+                      bench.n_aborts);
+    }
+}
+
 /* While the beam is away the ruby is read; when it is back the optics leave before the scan is repeated. */
 static void a_lost_beam_calls_the_ruby_back(void **state)
 {
@@ -881,6 +923,7 @@ int main(void)
         cmocka_unit_test(a_ruby_that_cannot_be_read_does_not_keep_the_scans_waiting),
         cmocka_unit_test(stuck_optics_hold_until_they_are_free),
         cmocka_unit_test(optics_that_leave_their_place_cut_the_scan_and_stop_the_ramp),
+        cmocka_unit_test(a_night_between_scans_survives_anything),
         cmocka_unit_test(a_lost_beam_calls_the_ruby_back),
         cmocka_unit_test(a_stop_shuts_the_laser_off),
         cmocka_unit_test(without_the_stand_nothing_begins),
