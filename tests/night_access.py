@@ -76,7 +76,7 @@ def main():
     at = night.wait_line(r"the reasons for holding are gone: going on", at)
     at = night.wait_line(r"scan 2 attempt 1: 6000 frames", at)
     os.kill(night.server_pid("ioc"), signal.SIGKILL)
-    at = night.wait_line(r"warning hold: the ruby optics or the laser shutter .*ISB:RUBY:.* does not answer", at)
+    at = night.wait_line(r"warning hold: the ruby optics or the laser shutter .*\(.*ISB:RUBY:", at)
     night.check(True, f"IOC killed: {night.lines[at - 1]}")
     at = night.wait_line(r"scan 2 attempt 2: 6000 frames", at)
     code = night.end()
