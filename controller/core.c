@@ -12,11 +12,14 @@
 #define EMPTY_BAR_LEAVE 1.0 /* and stays so up to here: a pressure at the limit is not to flicker */
 #define BRANCH_READINGS 10  /* averaged for the pressure at a change's end */
 #define ISOBAR_READINGS 10  /* averaged for the pressure at an isobar's start and end */
+#define GAP_S_MAX 600.0     /* a ruby that cannot be read does not keep the scans waiting for longer */
+#define ACCESS_MOVE_S_MAX 60.0
 #define RUBY_EVERY_S_LOADING 3.0
 #define RUBY_EVERY_S_ISOBAR 30.0
 #define PACE_LOADING 150.0 /* one membrane reading per second of experiment time within 7 ms */
 #define PACE_ISOBAR 1500.0
 #define PACE_SCAN 1000.0
+#define PACE_ACCESS 20.0 /* Channel Access answers in milliseconds of wall time */
 #define DURABLE_S_MAX 2.0
 #define SETPOINT_BAR_STEP 0.002 /* smaller changes are not worth a write */
 
@@ -103,6 +106,10 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     interlock->current_ma_resume = 1.2 * beamline->ring.current_ma_min;
     interlock->beam_settle_s = 10.0;
     interlock->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    struct access_settings *access = &ret_settings->access;
+    access->is_between_scans = strcmp(beamline->ruby.ruby_access, "between_scans") == 0;
+    access->settle_s = beamline->ruby.settle_s;
+    access->move_s_max = ACCESS_MOVE_S_MAX;
     ret_settings->slew_bar_per_min_max = beamline->membrane.slew_bar_per_min_max;
     ret_settings->n_steps = plan->n_steps;
     for (int i = 0; i < plan->n_steps; i++) {
@@ -116,6 +123,7 @@ void core_init(struct core *core, const struct core_settings *settings)
     assert(settings->n_steps > 0 && settings->n_steps <= PLAN_STEPS_MAX);
     *core = (struct core){.settings = *settings, .phase = CORE_WAITING, .setpoint_bar = NAN};
     interlock_init(&core->interlock, &settings->interlock);
+    access_init(&core->access, &settings->access);
 }
 
 /* ---- what holds ---------------------------------------------------------------------------------------------- */
@@ -173,6 +181,13 @@ static void begin_loading(struct core *core, struct core_actions *actions)
     enter(core, actions, CORE_LOADING);
 }
 
+/* From here on the ruby is to be read again before the next scan. */
+static void begin_gap(struct core *core)
+{
+    core->isobar.n_gap_readings = 0;
+    core->isobar.gap_t_ns = 0;
+}
+
 static void begin_isobar(struct core *core, struct core_actions *actions)
 {
     const struct plan_step *step = present_step(core);
@@ -211,8 +226,17 @@ static void begin_step(struct core *core, struct core_actions *actions)
     assert(!"a plan holds known steps only");
 }
 
+static void ask_access(struct core_actions *actions, enum access_move move)
+{
+    if (move != ACCESS_MOVE_NONE)
+        add(actions, ACTION_ACCESS)->integer[0] = move;
+}
+
+/* Nobody looks after the laser any more: it is shut off, whatever it was doing. */
 static void finish(struct core *core, struct core_actions *actions, bool is_stopped)
 {
+    if (core->settings.access.is_between_scans)
+        ask_access(actions, ACCESS_MOVE_LASER_CLOSE);
     set_pace(core, actions, 1.0);
     enter(core, actions, CORE_FINISHED);
     add(actions, ACTION_FINISHED)->integer[0] = is_stopped;
@@ -237,7 +261,7 @@ static void next_step(struct core *core, struct core_actions *actions)
 static void advance_waiting(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
     set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
-    set_pace(core, actions, PACE_LOADING);
+    set_pace(core, actions, access_is_readable(&core->access) ? PACE_LOADING : PACE_ACCESS);
     show_reasons(core, actions, reasons, false);
     if (reasons == 0)
         announce_step(core, actions);
@@ -384,6 +408,7 @@ static void add_isobar_reading(struct core *core, const struct event *event)
     double mean_gpa, sigma_gpa;
     trend_add(&isobar->trend, event->t_ns, event->value[0], event->value[1], 0.0);
     isobar->n_readings++;
+    isobar->n_gap_readings++;
     if (!trend_mean(&isobar->trend, ISOBAR_READINGS, &mean_gpa, &sigma_gpa))
         return;
     if (isnan(isobar->pressure_gpa_start))
@@ -406,6 +431,7 @@ static void grant_scan_wish(struct core *core, struct core_actions *actions, enu
             post_intent(core, actions, INTENT_SCAN, (double)scan->scan_number, (double)scan->attempt);
         return;
     case SCAN_WISH_START:
+        assert(access_is_clear(&core->access)); /* C4 */
         action = add(actions, ACTION_SCAN_START);
         action->value[0] = scan->n_frames;
         action->value[1] = scan->frame_time_s;
@@ -422,22 +448,78 @@ static void grant_scan_wish(struct core *core, struct core_actions *actions, enu
     }
 }
 
+/* The ruby has been read between two scans, or cannot be. */
+static bool is_gap_over(const struct core *core)
+{
+    const struct core_isobar *isobar = &core->isobar;
+    bool is_spent = isobar->gap_t_ns != 0 && s_from_ns(core->now_ns - isobar->gap_t_ns) > GAP_S_MAX;
+    return !core->settings.access.is_between_scans || isobar->n_gap_readings >= ISOBAR_READINGS || is_spent;
+}
+
+/* HOLD_RUBY_ACCESS does not call the ruby back: what is stuck on the way out is to go on out. */
+static bool is_ruby_wanted(const struct core *core, uint32_t reasons)
+{
+    bool is_scan_held = (reasons & HOLD_REASONS_SCAN & ~(uint32_t)HOLD_RUBY_ACCESS) != 0;
+    if (core->phase != CORE_ISOBAR)
+        return true;
+    switch (core->scan.state) {
+    case SCAN_JOURNAL:
+    case SCAN_RUN:
+        return false;
+    case SCAN_WAIT:
+        return is_scan_held || !is_gap_over(core);
+    default:
+        return true;
+    }
+}
+
+/* Optics and laser follow what the phase needs; the interlock hears how they stand. */
+static void step_access(struct core *core, struct core_actions *actions)
+{
+    bool is_wanted = is_ruby_wanted(core, standing_reasons(core));
+    ask_access(actions, access_step(&core->access, core->now_ns, is_wanted));
+    bool is_readable = access_is_readable(&core->access);
+    if (is_readable && core->isobar.gap_t_ns == 0)
+        core->isobar.gap_t_ns = core->now_ns;
+    core->interlock.access_doubtful = access_is_doubtful(&core->access);
+    interlock_set_ruby_sight(&core->interlock, is_readable || core->phase != CORE_ISOBAR, core->now_ns);
+}
+
+static void step_scan(struct core *core, struct core_actions *actions, bool is_held)
+{
+    enum scan_wish wish = scan_step(&core->scan, core->now_ns, is_held, core->durable_number);
+    if (wish == SCAN_WISH_ABORT)
+        begin_gap(core);
+    grant_scan_wish(core, actions, wish);
+}
+
+/* The ruby is read often in a gap, which is to be short, and seldom in the rest of an isobar. */
+static void set_isobar_pace(struct core *core, struct core_actions *actions)
+{
+    bool is_gap = !is_gap_over(core), is_still = access_is_readable(&core->access) || access_is_clear(&core->access);
+    double pace = core->scan.state == SCAN_DONE ? PACE_ISOBAR : PACE_SCAN;
+    set_ruby_every(core, actions, is_gap || !is_still ? RUBY_EVERY_S_LOADING : RUBY_EVERY_S_ISOBAR);
+    set_pace(core, actions, !is_still ? PACE_ACCESS : is_gap ? PACE_LOADING : pace);
+}
+
 static void advance_isobar(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
     const struct plan_step *step = present_step(core);
     bool is_scan_held = (reasons & HOLD_REASONS_SCAN) != 0;
+    bool is_in_the_way = !access_is_clear(&core->access); /* C4 */
     show_reasons(core, actions, reasons, !is_scan_held || core->scan.state == SCAN_DONE);
     if (core->is_stopping) {
         if (core->scan.state == SCAN_RUN)
-            grant_scan_wish(core, actions, scan_step(&core->scan, core->now_ns, true, core->durable_number));
+            step_scan(core, actions, true);
         finish(core, actions, true);
         return;
     }
-    grant_scan_wish(core, actions, scan_step(&core->scan, core->now_ns, is_scan_held, core->durable_number));
+    step_scan(core, actions, is_scan_held || is_in_the_way);
     core->interlock.scan_exhausted = core->scan.state == SCAN_EXHAUSTED;
-    set_pace(core, actions, core->scan.state == SCAN_DONE ? PACE_ISOBAR : PACE_SCAN);
+    set_isobar_pace(core, actions);
     bool is_over = s_from_ns(core->now_ns - core->isobar.start_t_ns) >= step->duration_s;
-    if (!is_over || core->scan.state != SCAN_DONE || core->isobar.n_readings < ISOBAR_READINGS)
+    bool is_read = core->isobar.n_readings >= ISOBAR_READINGS && is_gap_over(core);
+    if (!is_over || core->scan.state != SCAN_DONE || !is_read)
         return;
     struct action *action = add(actions, ACTION_ISOBAR_DONE);
     action->integer[0] = core->step_index;
@@ -452,6 +534,7 @@ static void advance_isobar(struct core *core, struct core_actions *actions, uint
 
 static void observe_reading(struct core *core, const struct event *event)
 {
+    assert(access_is_readable(&core->access)); /* C5 */
     core->n_readings++;
     if (core->phase == CORE_LOADING)
         loading_add_reading(&core->loading, event->t_ns, event->value[0], event->value[1]);
@@ -463,7 +546,11 @@ static void observe_reading(struct core *core, const struct event *event)
 
 static void observe_scan(struct core *core, struct core_actions *actions, const struct event *event)
 {
-    if (scan_observe(&core->scan, event) != SCAN_WISH_ANALYSE)
+    bool was_running = core->scan.state == SCAN_RUN;
+    enum scan_wish wish = scan_observe(&core->scan, event);
+    if (was_running && core->scan.state != SCAN_RUN)
+        begin_gap(core);
+    if (wish != SCAN_WISH_ANALYSE)
         return;
     struct action *action = add(actions, ACTION_ANALYSE);
     action->integer[0] = event->integer[0];
@@ -472,6 +559,10 @@ static void observe_scan(struct core *core, struct core_actions *actions, const 
 
 static void observe(struct core *core, struct core_actions *actions, const struct event *event)
 {
+    bool is_ruby = event->kind == EVENT_RUBY || event->kind == EVENT_RUBY_REJECTED;
+    if (is_ruby && !access_believes(&core->access, event->integer[0]))
+        return;
+    access_observe(&core->access, event);
     interlock_observe(&core->interlock, event);
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
@@ -514,6 +605,7 @@ void core_step(struct core *core, const struct event *event, struct core_actions
     observe(core, ret_actions, event);
     if (core->pending_t_ns != 0 && s_from_ns(core->now_ns - core->pending_t_ns) > DURABLE_S_MAX)
         core->interlock.journal_failed = true;
+    step_access(core, ret_actions);
     uint32_t reasons = standing_reasons(core);
     switch (core->phase) {
     case CORE_WAITING:

@@ -11,10 +11,17 @@
  * stop ends any phase in FINISHED, through loading_hold when the sample is being driven.
  * DEFLATED waits for the hands that empty the membrane and lock the cell, then measures; it drives nothing.
  *
+ * With ruby_access = "between_scans" (controller/access) the ruby is wanted everywhere but around a scan. An isobar
+ * then goes gap, scan, gap, scan, ..., gap: a scan begins when its gap has given ISOBAR_READINGS readings, or fewer in
+ * GAP_S_MAX (the reason is shown then), and the isobar's pressures come from the gaps alone. What the spectrometer says
+ * while the optics are out is not heard, and its silence is no reason to hold. At the run's end the laser is shut off.
+ *
  * Invariants (asserted):
  *   C1  no set point is asked for outside the range whose intent is durable
  *   C2  no set point is asked for above membrane_bar_max
  *   C3  outside LOADING no set point is asked for at all
+ *   C4  no scan starts, and none goes on, unless the ruby optics are confirmed out and the laser off
+ *   C5  no ruby reading is believed unless the optics had been in and settled before its exposure began
  */
 #ifndef CONTROLLER_CORE_H
 #define CONTROLLER_CORE_H
@@ -22,6 +29,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "controller/access.h"
 #include "controller/event.h"
 #include "controller/interlock.h"
 #include "controller/loading.h"
@@ -46,6 +54,7 @@ enum core_phase {
 struct core_settings {
     struct loading_settings loading;
     struct interlock_settings interlock;
+    struct access_settings access;
     double slew_bar_per_min_max;
     int32_t needs_detector;
     int32_t n_steps;
@@ -63,6 +72,8 @@ struct core_isobar {
     double pressure_gpa_end;   /* mean of the last */
     double pressure_gpa_departure;
     int32_t n_readings;
+    int32_t n_gap_readings; /* since the last scan, or since the start */
+    int64_t gap_t_ns;       /* since when the ruby could have been read since then; 0: not yet */
     struct trend trend;
 };
 
@@ -73,6 +84,7 @@ struct core {
     int64_t now_ns;
     int64_t phase_t_ns;
     struct interlock interlock;
+    struct access access;
     struct loading loading;
     struct scan scan;
     struct core_isobar isobar;

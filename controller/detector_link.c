@@ -44,7 +44,7 @@ static struct event scan_event(enum event_kind kind, const struct detector_link_
 static int link_open(void *self, struct err *err)
 {
     struct detector_link *link = self;
-    int code = epics_wait_connected(link->epics, CONNECT_S, err);
+    int code = epics_wait_connected(link->epics, link->settings.prefix, CONNECT_S, err);
     return code ? code : eiger_abort(link->eiger, err); /* a series of before the loss is nobody's any more */
 }
 
@@ -214,6 +214,8 @@ void detector_link_abort(struct detector_link *link, int64_t scan_number, int64_
     link->aborted_attempt = attempt;
     pthread_mutex_unlock(&link->mutex);
 }
+
+struct epics *detector_link_epics(struct detector_link *link) { return link->epics; }
 
 double detector_link_current_ma(struct detector_link *link)
 {

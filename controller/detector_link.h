@@ -4,6 +4,7 @@
 #define CONTROLLER_DETECTOR_LINK_H
 
 #include "controller/instrument.h"
+#include "drivers/epics.h"
 #include "sequences/beamline.h"
 
 struct detector_link;
@@ -21,6 +22,9 @@ int detector_link_start(struct detector_link **ret_link, const struct beamline *
 void detector_link_scan(struct detector_link *link, const struct detector_link_scan *scan);
 /* Aborts that attempt, whether it runs, is being configured or still waits; never a later one. */
 void detector_link_abort(struct detector_link *link, int64_t scan_number, int64_t attempt);
+
+/* The process's one Channel Access context, for others that need a channel; any thread until detector_link_join. */
+struct epics *detector_link_epics(struct detector_link *link);
 
 /* The latest ring current; NaN when it is not known. Never blocks; any thread. */
 double detector_link_current_ma(struct detector_link *link);

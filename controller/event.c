@@ -4,12 +4,13 @@ static const char *const event_names[EVENT_KIND_COUNT] = {
     "tick",          "membrane",          "membrane lost",      "membrane found", "ruby",
     "ruby rejected", "spectrometer lost", "spectrometer found", "detector lost",  "detector found",
     "scan started",  "scan progress",     "scan complete",      "scan failed",    "beam",
-    "result",        "durable",           "journal failed",     "command",
+    "result",        "durable",           "journal failed",     "command",        "access",
+    "access lost",   "access found",
 };
 
 static const char *const action_names[ACTION_KIND_COUNT] = {
-    "journal", "set point", "slew",        "cadence", "scan start", "scan abort",
-    "analyse", "phase",     "isobar done", "hold",    "pace",       "finished",
+    "journal", "set point",   "slew", "cadence", "scan start", "scan abort", "analyse",
+    "phase",   "isobar done", "hold", "pace",    "finished",   "access",
 };
 
 static const char *const intent_names[INTENT_KIND_COUNT] = {"step", "membrane", "scan"};

@@ -15,8 +15,8 @@ enum event_kind {
     EVENT_MEMBRANE,      /* value: membrane_bar, membrane_bar_setpoint, capacity_bar */
     EVENT_MEMBRANE_LOST, /* text: the driver's sentence */
     EVENT_MEMBRANE_FOUND,
-    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma */
-    EVENT_RUBY_REJECTED, /* text: why */
+    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began */
+    EVENT_RUBY_REJECTED, /* text: why; integer: t_ns when the exposure began */
     EVENT_SPECTROMETER_LOST,
     EVENT_SPECTROMETER_FOUND,
     EVENT_DETECTOR_LOST,
@@ -30,6 +30,9 @@ enum event_kind {
     EVENT_DURABLE,        /* integer: number */
     EVENT_JOURNAL_FAILED, /* text: why */
     EVENT_COMMAND,        /* integer: enum event_command */
+    EVENT_ACCESS,         /* integer: enum access_optics, enum access_laser; text: the two as they were read back */
+    EVENT_ACCESS_LOST,    /* text: which channel */
+    EVENT_ACCESS_FOUND,
     EVENT_KIND_COUNT
 };
 
@@ -60,6 +63,7 @@ enum action_kind {
     ACTION_HOLD,        /* integer: reasons (0: the hold has ended), 1 when the step goes on meanwhile */
     ACTION_PACE,        /* value: experiment seconds per wall second this phase can do with */
     ACTION_FINISHED,    /* integer: 0 complete, 1 stopped */
+    ACTION_ACCESS,      /* integer: enum access_move */
     ACTION_KIND_COUNT
 };
 

@@ -28,7 +28,8 @@ struct instrument;
 struct instrument_context {
     struct clock *clock;
     struct inbox *inbox;
-    _Atomic double cadence_s; /* between ruby readings */
+    _Atomic double cadence_s;  /* between ruby readings */
+    _Atomic bool is_ruby_dark; /* ruby access is not given: a spectrum would show nothing */
     _Atomic bool is_ended;
 };
 

@@ -101,6 +101,9 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
     case EVENT_SCAN_COMPLETE:
     case EVENT_SCAN_FAILED:
     case EVENT_RESULT:
+    case EVENT_ACCESS:
+    case EVENT_ACCESS_LOST:
+    case EVENT_ACCESS_FOUND:
     case EVENT_KIND_COUNT:
         break;
     }
@@ -109,6 +112,28 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
 static bool is_stale(int64_t t_ns, int64_t now_ns, double age_s_max)
 {
     return t_ns == 0 || s_from_ns(now_ns - t_ns) > age_s_max;
+}
+
+void interlock_set_ruby_sight(struct interlock *interlock, bool is_in_sight, int64_t now_ns)
+{
+    if (interlock->ruby_out_of_sight && is_in_sight)
+        interlock->ruby_sight_t_ns = now_ns;
+    interlock->ruby_out_of_sight = !is_in_sight;
+}
+
+static uint32_t ruby_reasons(const struct interlock *interlock, int64_t now_ns)
+{
+    const struct interlock_settings *settings = &interlock->settings;
+    bool was_read = interlock->ruby_t_ns != 0;
+    int64_t t_ns = was_read && interlock->ruby_sight_t_ns > interlock->ruby_t_ns ? interlock->ruby_sight_t_ns
+                                                                                 : interlock->ruby_t_ns;
+    if (!interlock->spectrometer_found)
+        return HOLD_RUBY_LINK;
+    if (interlock->ruby_out_of_sight)
+        return 0;
+    if (interlock->ruby_rejected >= settings->ruby_rejected_max)
+        return HOLD_RUBY_REJECTED;
+    return is_stale(t_ns, now_ns, settings->ruby_stale_s + 2.0 * interlock->ruby_every_s) ? HOLD_RUBY_STALE : 0;
 }
 
 uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns)
@@ -127,12 +152,9 @@ uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns)
         reasons |= HOLD_MEMBRANE_STALL;
     if (interlock->at_limit)
         reasons |= HOLD_MEMBRANE_LIMIT;
-    if (!interlock->spectrometer_found)
-        reasons |= HOLD_RUBY_LINK;
-    else if (interlock->ruby_rejected >= settings->ruby_rejected_max)
-        reasons |= HOLD_RUBY_REJECTED;
-    else if (is_stale(interlock->ruby_t_ns, now_ns, settings->ruby_stale_s + 2.0 * interlock->ruby_every_s))
-        reasons |= HOLD_RUBY_STALE;
+    reasons |= ruby_reasons(interlock, now_ns);
+    if (interlock->access_doubtful)
+        reasons |= HOLD_RUBY_ACCESS;
     if (!interlock->detector_found)
         reasons |= HOLD_DETECTOR_LINK;
     if (!interlock->beam_ok || is_stale(interlock->beam_t_ns, now_ns, settings->beam_stale_s))

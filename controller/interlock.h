@@ -2,9 +2,10 @@
  * Why the system holds: all reasons as bits, most serious first, each with a name and a sentence. Pure.
  *
  * Guards are judged by level at every event, before a step and during it, never by an edge; a guard without a fresh
- * value counts as tripped. HOLD_DEFLATE is the core's own, of the deflate step. What a reason stops depends on what the
- * step needs: a pressure change needs the membrane and the ruby; a scan needs the detector and the beam; an isobar
- * without scans needs nothing (the membrane is left alone).
+ * value counts as tripped. HOLD_DEFLATE is the core's own, of the deflate step; HOLD_RUBY_ACCESS is the doubt of
+ * controller/access. What a reason stops depends on what the step needs: a pressure change needs the membrane and the
+ * ruby; a scan needs the detector and the beam, and ruby optics that are out of the way; an isobar without scans needs
+ * nothing (the membrane is left alone).
  */
 #ifndef CONTROLLER_INTERLOCK_H
 #define CONTROLLER_INTERLOCK_H
@@ -22,6 +23,9 @@
     X(HOLD_RUBY_LINK, 6, "no link to the spectrometer")                                                                \
     X(HOLD_RUBY_REJECTED, 7, "the last ruby spectra were rejected, or repeat the one before; check laser and focus")   \
     X(HOLD_RUBY_STALE, 8, "no fresh ruby reading")                                                                     \
+    X(HOLD_RUBY_ACCESS, 14,                                                                                            \
+      "the ruby optics or the laser shutter did not reach the position asked for; free the stage and the shutter, "    \
+      "and check their IOC")                                                                                           \
     X(HOLD_DETECTOR_LINK, 9, "no link to the detector")                                                                \
     X(HOLD_BEAM, 10, "no beam, or the ring current is not known")                                                      \
     X(HOLD_SCAN, 11, "a scan has failed too often; see the log")                                                       \
@@ -36,8 +40,8 @@ enum hold_reason {
 
 #define HOLD_REASONS_PRESSURE                                                                                          \
     (HOLD_PRESSURE_LIMIT | HOLD_JOURNAL | HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE | HOLD_MEMBRANE_STALL |             \
-     HOLD_MEMBRANE_LIMIT | HOLD_RUBY_LINK | HOLD_RUBY_REJECTED | HOLD_RUBY_STALE | HOLD_OPERATOR)
-#define HOLD_REASONS_SCAN (HOLD_JOURNAL | HOLD_DETECTOR_LINK | HOLD_BEAM | HOLD_SCAN | HOLD_OPERATOR)
+     HOLD_MEMBRANE_LIMIT | HOLD_RUBY_LINK | HOLD_RUBY_REJECTED | HOLD_RUBY_STALE | HOLD_RUBY_ACCESS | HOLD_OPERATOR)
+#define HOLD_REASONS_SCAN (HOLD_JOURNAL | HOLD_RUBY_ACCESS | HOLD_DETECTOR_LINK | HOLD_BEAM | HOLD_SCAN | HOLD_OPERATOR)
 
 struct interlock_settings {
     double membrane_stale_s;
@@ -60,6 +64,9 @@ struct interlock {
     double ruby_every_s;
     int32_t ruby_rejected; /* in a row, or the same to the last bit as the one before */
     double pressure_gpa;
+    bool access_doubtful;
+    bool ruby_out_of_sight;  /* by order, for a scan: no reading is expected, and an old one is no reason */
+    int64_t ruby_sight_t_ns; /* since when it can be seen again; 0: always */
 };
 
 struct event;
@@ -68,6 +75,10 @@ void interlock_init(struct interlock *interlock, const struct interlock_settings
 
 /* Takes note of one event. */
 void interlock_observe(struct interlock *interlock, const struct event *event);
+
+/* Whether ruby readings can be expected: while they cannot, HOLD_RUBY_REJECTED and HOLD_RUBY_STALE do not stand, and
+ * afterwards a first reading is given its time. */
+void interlock_set_ruby_sight(struct interlock *interlock, bool is_in_sight, int64_t now_ns);
 
 /* All reasons that stand at this instant. */
 uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns);

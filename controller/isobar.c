@@ -25,7 +25,7 @@
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access;
     double lambda0_nm;
     int is_json;
 };
@@ -36,7 +36,7 @@ static const char usage_text[] =
     "  check SEQUENCE [--beamline FILE] [--cell CELL.lua]\n"
     "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
-    "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua]\n"
+    "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua] [--ruby-access always|between_scans]\n"
     "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
@@ -162,7 +162,8 @@ static int command_rehearse(const struct options *options, const char *path)
     struct rehearsal_settings settings = {.sequence_path = path,
                                           .directory = options->directory ? options->directory : "build/rehearsal",
                                           .cell_path = options->cell,
-                                          .seed = drawn % 1000000};
+                                          .seed = drawn % 1000000,
+                                          .ruby_access = options->ruby_access};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -283,6 +284,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"import", required_argument, NULL, 'i'},
                                                  {"json", no_argument, NULL, 'j'},
                                                  {"cell", required_argument, NULL, 'c'},
+                                                 {"ruby-access", required_argument, NULL, 'a'},
                                                  {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -318,6 +320,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
         case 'c':
             ret_options->cell = optarg;
             break;
+        case 'a':
+            ret_options->ruby_access = optarg;
+            if (strcmp(optarg, "always") != 0 && strcmp(optarg, "between_scans") != 0) {
+                fprintf(stderr, "isobar: --ruby-access %s refused: always or between_scans\n", optarg);
+                return 2;
+            }
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -330,7 +339,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25};
+    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;

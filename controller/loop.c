@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "controller/access_link.h"
 #include "controller/analyst.h"
 #include "controller/detector_link.h"
 #include "controller/inbox.h"
@@ -52,6 +53,7 @@ struct loop {
     struct membrane_link *membrane;
     struct ruby_link *ruby;
     struct detector_link *detector;
+    struct access_link *access; /* NULL: the ruby can always be read */
     struct analyst *analyst;
     struct printer *printer;
     char run_uid[64];
@@ -64,7 +66,7 @@ struct loop {
     int64_t event_ns_last, membrane_ns_last, ruby_ns_last;
     int64_t beam_ns_last;
     double beam_ma_last;
-    bool membrane_up, ruby_up, detector_up;
+    bool membrane_up, ruby_up, detector_up, access_up;
     int64_t scan_started_ns;
     char scan_master_path[EVENT_TEXT_MAX];
     char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
@@ -109,6 +111,12 @@ static void describe_step(const struct loop *loop, int step_index, char *ret_tex
              step->kind == PLAN_LOAD || step->kind == PLAN_UNLOAD ? "to" : "at", step->pressure_gpa_target);
 }
 
+/* What is to be said beside every pressure of an isobar. */
+static const char *gap_words(const struct loop *loop)
+{
+    return loop->core.settings.access.is_between_scans ? "; ruby read between scans only" : "";
+}
+
 /* The reasons in sentences, with the last words of the drivers they concern. */
 static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_text, size_t size)
 {
@@ -119,6 +127,7 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_JOURNAL, EVENT_JOURNAL_FAILED},      {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST},
         {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST}, {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
         {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST}, {HOLD_SCAN, EVENT_SCAN_FAILED},
+        {HOLD_RUBY_ACCESS, EVENT_ACCESS_LOST},     {HOLD_RUBY_ACCESS, EVENT_ACCESS},
     };
     interlock_sentence(reasons, ret_text, (int32_t)size);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
@@ -271,8 +280,9 @@ static void execute_phase(struct loop *loop, const struct action *action)
     if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
-    say(loop, "info", "step %d of %d, %s%s%s", step_index + 1, loop->settings.plan->n_steps, step,
-        phase == CORE_LOADING ? ": " : "", phase == CORE_LOADING ? name : "");
+    say(loop, "info", "step %d of %d, %s%s%s%s", step_index + 1, loop->settings.plan->n_steps, step,
+        phase == CORE_LOADING ? ": " : "", phase == CORE_LOADING ? name : "",
+        phase == CORE_ISOBAR ? gap_words(loop) : "");
 }
 
 static void execute_isobar_done(struct loop *loop, const struct action *action)
@@ -280,15 +290,22 @@ static void execute_isobar_done(struct loop *loop, const struct action *action)
     int step_index = (int)action->integer[0];
     const struct plan_step *step = &loop->settings.plan->steps[step_index];
     const struct store_value row[] = {
-        store_integer(step_index),    store_integer(action->integer[1]),
-        store_integer(loop->now_ns),  store_real(step->pressure_gpa_target),
-        store_real(action->value[0]), store_real(action->value[1]),
-        store_real(action->value[2]), store_real(step->drift_gpa_max),
+        store_integer(step_index),
+        store_integer(action->integer[1]),
+        store_integer(loop->now_ns),
+        store_real(step->pressure_gpa_target),
+        store_real(action->value[0]),
+        store_real(action->value[1]),
+        store_real(action->value[2]),
+        store_real(step->drift_gpa_max),
+        store_text(loop->settings.beamline->ruby.ruby_access),
     };
-    put(loop, STORE_ISOBAR, row, 8, 0);
+    put(loop, STORE_ISOBAR, row, 9, 0);
     say(loop, fabs(action->value[2]) <= step->drift_gpa_max ? "info" : "warning",
-        "isobar at %.2f GPa done: %.3f GPa at its start, %.3f GPa at its end, largest departure %+.3f GPa (limit %.2f)",
-        step->pressure_gpa_target, action->value[0], action->value[1], action->value[2], step->drift_gpa_max);
+        "isobar at %.2f GPa done: %.3f GPa at its start, %.3f GPa at its end, largest departure %+.3f GPa (limit "
+        "%.2f)%s",
+        step->pressure_gpa_target, action->value[0], action->value[1], action->value[2], step->drift_gpa_max,
+        gap_words(loop));
 }
 
 static void execute_hold(struct loop *loop, const struct action *action)
@@ -366,6 +383,9 @@ static void execute(struct loop *loop, const struct action *action)
     case ACTION_FINISHED:
         loop->finished = (int)action->integer[0];
         break;
+    case ACTION_ACCESS:
+        access_link_move(loop->access, (enum access_move)action->integer[0]);
+        break;
     case ACTION_KIND_COUNT:
         break;
     }
@@ -386,6 +406,8 @@ static void note(struct loop *loop, const struct event *event)
         status->membrane_bar = event->value[0];
         break;
     case EVENT_RUBY:
+        if (!access_believes(&loop->core.access, event->integer[0]))
+            break;
         status->pressure_gpa = event->value[0];
         status->pressure_gpa_sigma = event->value[1];
         loop->ruby_ns_last = event->t_ns;
@@ -406,6 +428,16 @@ static void note(struct loop *loop, const struct event *event)
     case EVENT_DETECTOR_LOST:
     case EVENT_DETECTOR_FOUND:
         loop->detector_up = event->kind == EVENT_DETECTOR_FOUND;
+        break;
+    case EVENT_ACCESS:
+        loop->last_text[EVENT_ACCESS_LOST][0] = '\0';
+        break;
+    case EVENT_ACCESS_LOST:
+        loop->last_text[EVENT_ACCESS][0] = '\0';
+        loop->access_up = false;
+        break;
+    case EVENT_ACCESS_FOUND:
+        loop->access_up = true;
         break;
     case EVENT_SCAN_STARTED:
         loop->scan_started_ns = event->t_ns;
@@ -469,6 +501,10 @@ static void handle(struct loop *loop, struct event *event)
         put_decision(loop, i, &actions.list[i]);
         execute(loop, &actions.list[i]);
     }
+    bool is_dark = !access_is_readable(&loop->core.access);
+    if (loop->context.is_ruby_dark && !is_dark)
+        loop->ruby_ns_last = loop->now_ns; /* from here on a reading can be late */
+    loop->context.is_ruby_dark = is_dark;
 }
 
 /* Events of the loop's own: the journal's progress, the ring current's latest value, and the tick. */
@@ -514,8 +550,9 @@ static void request_pace(struct loop *loop)
 {
     double cadence_s = loop->context.cadence_s;
     bool is_late = s_from_ns(loop->now_ns - loop->membrane_ns_last) > cadence_s ||
-                   s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s;
-    bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->core.settings.needs_detector && !loop->detector_up);
+                   (!loop->context.is_ruby_dark && s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s);
+    bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->access && !loop->access_up) ||
+                   (loop->core.settings.needs_detector && !loop->detector_up);
     bool is_pending = loop->durable_number < loop->intent_number;
     clock_request_pace(loop->settings.clock, "control", is_late || is_down || is_pending ? 1.0 : loop->pace_wanted);
 }
@@ -580,10 +617,11 @@ static void format_status(const struct loop *loop, const struct status *status, 
     double age_s = s_from_ns(clock_wall_ns() - status->wall_ns);
     if (age_s > STATUS_AGE_S_MAX)
         snprintf(stale, sizeof stale, "NOT CURRENT: the control loop was last seen %.0f s ago; ", age_s);
-    snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%s%.3f GPa, membrane %.1f bar%s; %s done, %s to go%s",
+    snprintf(ret_text, size, "[%d/%d %s%s%s] %s%s%s%s%.3f GPa, membrane %.1f bar%s%s; %s done, %s to go%s",
              status->step_index + 1, loop->settings.plan->n_steps, step, is_plain ? "" : ": ", is_plain ? "" : phase,
              stale, status->reasons ? mark : "", status->sentence, status->reasons ? "; " : "", status->pressure_gpa,
-             fmax(status->membrane_bar, 0.0), scan, done, rest, wall);
+             fmax(status->membrane_bar, 0.0), scan, status->phase == CORE_ISOBAR ? gap_words(loop) : "", done, rest,
+             wall);
 }
 
 static void format_json(const struct loop *loop, const struct status *status, char *ret_json, size_t size)
@@ -593,12 +631,13 @@ static void format_json(const struct loop *loop, const struct status *status, ch
     snprintf(ret_json, size,
              "{\"phase\":\"%s\",\"step_index\":%d,\"n_steps\":%d,\"loading_state\":\"%s\",\"pressure_gpa\":%.4f,"
              "\"pressure_gpa_sigma\":%.4f,\"membrane_bar\":%.3f,\"scan_number\":%" PRId64 ",\"scan_frames\":%.0f,"
-             "\"hold_reasons\":%u,\"goes_on\":%s,\"speed\":%.1f,\"remaining_s_min\":%.0f,\"remaining_s_max\":%.0f,"
+             "\"hold_reasons\":%u,\"goes_on\":%s,\"ruby_access\":\"%s\",\"speed\":%.1f,\"remaining_s_min\":%.0f,"
+             "\"remaining_s_max\":%.0f,"
              "\"simulated\":%s}",
              core_phase_name(status->phase), status->step_index, loop->settings.plan->n_steps,
              loading_state_name(status->loading_state), status->pressure_gpa, status->pressure_gpa_sigma,
              status->membrane_bar, status->scan_number, status->scan_frames, status->reasons,
-             status->goes_on ? "true" : "false", status->speed, s_min, s_max,
+             status->goes_on ? "true" : "false", loop->settings.beamline->ruby.ruby_access, status->speed, s_min, s_max,
              clock_is_real(loop->settings.clock) ? "false" : "true");
 }
 
@@ -655,6 +694,11 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     int code = detector_link_start(&loop->detector, settings->beamline, loop->run_uid, &loop->context, err);
     if (code)
         return code;
+    if (loop->core.settings.access.is_between_scans)
+        code = access_link_start(&loop->access, &settings->beamline->ruby, detector_link_epics(loop->detector),
+                                 &loop->context, err);
+    if (code)
+        return code;
     loop->printer = printer_start();
     put_run(loop);
     if (settings->cell_note)
@@ -709,6 +753,7 @@ void loop_free(struct loop *loop)
     loop->context.is_ended = true;
     membrane_link_join(loop->membrane);
     ruby_link_join(loop->ruby);
+    access_link_join(loop->access);
     detector_link_join(loop->detector);
     analyst_join(loop->analyst);
     if (inbox_dropped(loop->inbox))

@@ -119,12 +119,12 @@ static void drop_read_privilege(void)
     cap_free(capabilities);
 }
 
-static int start_simulator(struct rehearsal *rehearsal, uint64_t seed, struct err *err)
+static int start_simulator(struct rehearsal *rehearsal, const struct rehearsal_settings *settings, struct err *err)
 {
     int ends[2];
     char program[PATH_MAX_BYTES + 32], number[32], answer[16] = "";
     program_path("isobar-sim", program, sizeof program);
-    snprintf(number, sizeof number, "%" PRIu64, seed);
+    snprintf(number, sizeof number, "%" PRIu64, settings->seed);
     if (pipe2(ends, O_CLOEXEC) != 0)
         return err_set(err, ERR_SYSTEM, "no pipe for the simulator: %s", strerror(errno));
     rehearsal->simulator = fork();
@@ -133,7 +133,8 @@ static int start_simulator(struct rehearsal *rehearsal, uint64_t seed, struct er
         setpgid(0, 0); /* an interrupt at the terminal ends the daemon first */
         dup2(ends[1], STDOUT_FILENO);
         redirect(rehearsal, "sim.log", STDERR_FILENO);
-        execl(program, "isobar-sim", "beamline", "--dir", rehearsal->directory, "--seed", number, (char *)NULL);
+        execl(program, "isobar-sim", "beamline", "--dir", rehearsal->directory, "--seed", number, "--ruby-access",
+              settings->ruby_access, (char *)NULL);
         _exit(127);
     }
     close(ends[1]);
@@ -318,7 +319,7 @@ int rehearsal_run(const struct rehearsal_settings *settings, struct err *err)
     printf("rehearsal of %s on simulated instruments, seed %" PRIu64 " (SEED=%" PRIu64 " repeats it)\n",
            settings->sequence_path, settings->seed, settings->seed);
     fflush(stdout);
-    code = start_simulator(&rehearsal, settings->seed, err);
+    code = start_simulator(&rehearsal, settings, err);
     if (code == 0)
         code = start_daemon(&rehearsal, settings, err);
     if (code == 0) {

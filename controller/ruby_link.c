@@ -8,6 +8,7 @@
 #include "drivers/spectrometer.h"
 
 #define WAIT_MS_MAX 50
+#define DARK_MS_MAX 5
 
 struct ruby_link {
     struct beamline_spectrometer spectrometer_settings;
@@ -89,12 +90,14 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     link->has_fit = code == 0;
     if (code) {
         struct event event = inbox_event(EVENT_RUBY_REJECTED, err.message);
+        event.integer[0] = link->read_ns;
         inbox_post(link->context->inbox, &event);
         put_row(link, t_ns, NAN, NAN, err.message);
         return;
     }
     link->fit = fit;
     struct event event = inbox_event(EVENT_RUBY, NULL);
+    event.integer[0] = link->read_ns;
     derive_pressure(link, &event.value[0], &event.value[1]);
     inbox_post(link->context->inbox, &event);
     put_row(link, t_ns, event.value[0], event.value[1], NULL);
@@ -104,9 +107,10 @@ static int link_work(void *self, struct err *err)
 {
     struct ruby_link *link = self;
     int64_t due_ns = link->read_ns + ns_from_s(link->context->cadence_s);
-    clock_sleep_until(link->context->clock, due_ns, WAIT_MS_MAX);
+    int64_t awake_ns = link->context->is_ruby_dark ? clock_now_ns(link->context->clock) + NS_PER_S : due_ns;
+    clock_sleep_until(link->context->clock, awake_ns, link->context->is_ruby_dark ? DARK_MS_MAX : WAIT_MS_MAX);
     int64_t now_ns = clock_now_ns(link->context->clock);
-    if (now_ns < due_ns)
+    if (now_ns < due_ns || link->context->is_ruby_dark)
         return 0;
     link->read_ns = now_ns;
     int code = spectrometer_acquire(link->spectrometer, link->spectrometer_settings.exposure_s, &link->spectrum, err);

@@ -30,6 +30,7 @@ struct truth_cell {
 struct truth_scan {
     char master[256]; /* file name without folders */
     double tau_s, beta, contrast, photons_per_pixel;
+    double n_frames_shadowed, n_frames_lit; /* by the ruby's optics in the beam, by its laser */
 };
 
 struct truth {
@@ -74,6 +75,8 @@ static void add_truth(struct truth *truth, const char *line)
         scan->beta = json_number(line, "beta");
         scan->contrast = json_number(line, "contrast");
         scan->photons_per_pixel = json_number(line, "photons_per_pixel");
+        scan->n_frames_shadowed = json_number(line, "n_frames_shadowed");
+        scan->n_frames_lit = json_number(line, "n_frames_lit");
     }
 }
 
@@ -153,6 +156,7 @@ static const struct truth_scan *find_true_scan(const struct truth *truth, const 
 static void judge_scan(const struct truth *truth, struct verdict *verdict, const struct store_rows *rows)
 {
     int64_t scan_number = store_rows_integer(rows, 0);
+    bool is_between_scans = strcmp(store_rows_text(rows, 9), "between_scans") == 0;
     double length_s = (double)store_rows_integer(rows, 2) * store_rows_real(rows, 3);
     double tau_s = store_rows_real(rows, 4), beta = store_rows_real(rows, 6);
     const struct truth_scan *scan = find_true_scan(truth, store_rows_text(rows, 1));
@@ -163,6 +167,10 @@ static void judge_scan(const struct truth *truth, struct verdict *verdict, const
     printf("      scan %lld: %lld frames of %g s, %.4f photons per pixel and frame, contrast %.4f (simulated %.4f)\n",
            (long long)scan_number, (long long)store_rows_integer(rows, 2), store_rows_real(rows, 3),
            scan->photons_per_pixel, store_rows_real(rows, 8), scan->contrast);
+    if (is_between_scans)
+        check(verdict, scan->n_frames_shadowed == 0.0 && scan->n_frames_lit == 0.0,
+              "scan %lld: %.0f frames with the ruby optics in the beam, %.0f with the laser on (limit 0)",
+              (long long)scan_number, scan->n_frames_shadowed, scan->n_frames_lit);
     if (scan->tau_s > TAU_PER_SCAN_MAX * length_s) {
         printf("      scan %lld: tau %.1f s is longer than a third of the scan: not judged\n", (long long)scan_number,
                scan->tau_s);
@@ -182,12 +190,13 @@ static int judge_scans(struct store_reader *reader, const struct truth *truth, s
     struct store_rows *rows;
     const double parameters[] = {step_index};
     int n_scans = 0;
-    int code =
-        store_rows_open(&rows, reader,
-                        "SELECT s.scan_number, s.master_path, s.n_frames, s.frame_time_s, r.tau_s, r.tau_s_sigma, "
-                        "r.beta, r.beta_sigma, r.contrast FROM scan s LEFT JOIN result r USING (scan_number) "
-                        "WHERE s.step_index = ?1 AND s.state = 'complete' ORDER BY s.scan_number",
-                        parameters, 1, err);
+    int code = store_rows_open(
+        &rows, reader,
+        "SELECT s.scan_number, s.master_path, s.n_frames, s.frame_time_s, r.tau_s, r.tau_s_sigma, "
+        "r.beta, r.beta_sigma, r.contrast, i.ruby_access FROM scan s LEFT JOIN result r USING (scan_number) "
+        "LEFT JOIN isobar i USING (step_index) "
+        "WHERE s.step_index = ?1 AND s.state = 'complete' ORDER BY s.scan_number",
+        parameters, 1, err);
     if (code)
         return code;
     while ((code = store_rows_next(rows, err)) == 1) {

@@ -100,7 +100,8 @@ CREATE TABLE isobar (
   pressure_gpa_start REAL NOT NULL,
   pressure_gpa_end REAL NOT NULL,
   pressure_gpa_departure REAL NOT NULL, -- largest departure of the averaged ruby from the start, signed
-  drift_gpa_max REAL NOT NULL
+  drift_gpa_max REAL NOT NULL,
+  ruby_access TEXT NOT NULL           -- 'always', or 'between_scans': the pressures come from the gaps between scans
 ) STRICT;
 
 -- What each pressure change has taught of the cell, and the locked cell once it has been measured (direction 0). NULL:

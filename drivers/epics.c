@@ -252,19 +252,21 @@ bool epics_wait(struct epics *epics, uint64_t *n_seen, int64_t wall_ns_deadline)
     return has_news;
 }
 
-int epics_wait_connected(struct epics *epics, double timeout_s, struct err *err)
+int epics_wait_connected(struct epics *epics, const char *prefix, double timeout_s, struct err *err)
 {
     int64_t deadline = clock_wall_ns() + ns_from_s(timeout_s);
     uint64_t n_seen = 0;
     for (;;) {
-        int n_missing = 0;
+        int n_missing = 0, n_channels = 0;
         const char *missing = "";
         pthread_mutex_lock(&epics->mutex);
-        int n_channels = epics->n_channels;
-        for (int i = 0; i < n_channels; i++)
-            if (!epics->channels[i].value.is_known) {
-                missing = n_missing++ ? missing : epics->channels[i].name;
-            }
+        for (int i = 0; i < epics->n_channels; i++) {
+            const struct epics_channel *channel = &epics->channels[i];
+            bool is_meant = strncmp(channel->name, prefix, strlen(prefix)) == 0;
+            n_channels += is_meant;
+            if (is_meant && !channel->value.is_known)
+                missing = n_missing++ ? missing : channel->name;
+        }
         pthread_mutex_unlock(&epics->mutex);
         if (n_missing == 0)
             return 0;

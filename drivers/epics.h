@@ -57,8 +57,9 @@ void epics_channel_read(struct epics_channel *channel, struct epics_value *ret_v
  */
 bool epics_wait(struct epics *epics, uint64_t *n_seen, int64_t wall_ns_deadline);
 
-/* All opened channels connected and known. Errors: ERR_TIMEOUT (err names those missing). */
-int epics_wait_connected(struct epics *epics, double timeout_s, struct err *err);
+/* All opened channels whose names begin with `prefix` connected and known. Errors: ERR_TIMEOUT (err tells how many are
+ * missing, and names one). */
+int epics_wait_connected(struct epics *epics, const char *prefix, double timeout_s, struct err *err);
 
 /* Puts and waits until the record has processed. A menu is put by the name of its choice. Errors: ERR_LINK (not
  * connected, or lost meanwhile: outcome unknown), ERR_TIMEOUT (outcome unknown), ERR_REFUSED (no write access, unknown

@@ -12,6 +12,7 @@ enum section { IN_BEAMLINE, IN_MEMBRANE, IN_SPECTROMETER, IN_RUBY, IN_DETECTOR, 
 
 static const char *const SECTIONS[SECTION_COUNT] = {"beamline", "membrane", "spectrometer", "ruby", "detector", "ring"};
 
+#define SETTLE_S 5.0
 #define COUNT_OF(array) ((int)(sizeof(array) / sizeof(array)[0]))
 #define FIELD(key, unit, required, member, min, max)                                                                   \
     RECORD_FIELD(#key, unit, required, struct beamline, member, min, max)
@@ -48,6 +49,12 @@ static const struct record_field RUBY_FIELDS[] = {
     QUANTITY(lambda0, RECORD_NM, lambda0_nm, true, ruby.lambda0_nm, 690, 698),
     FIELD(temperature_k_zero, RECORD_PLAIN, false, ruby.temperature_k_zero, 4, 1000),
     QUANTITY(temperature, RECORD_K, temperature_k, false, ruby.temperature_k, 4, 1000),
+    WORD(ruby_access, false, ruby.ruby_access),
+    WORD(optics_pv, false, ruby.optics_pv),
+    WORD(optics_readback_pv, false, ruby.optics_readback_pv),
+    WORD(laser_pv, false, ruby.laser_pv),
+    WORD(laser_readback_pv, false, ruby.laser_readback_pv),
+    QUANTITY(settle, RECORD_S, settle_s, false, ruby.settle_s, 0, 600),
 };
 
 static const struct record_field DETECTOR_FIELDS[] = {
@@ -167,6 +174,39 @@ static int check_clock(const struct beamline *beamline, const char *file, struct
 /* ---- the whole
  * -------------------------------------------------------------------------------------------------------- */
 
+/* Optics that are in the beam or not, and never half: all of their PVs, or none. */
+static int check_access(const struct beamline_ruby *ruby, const char *file, struct err *err)
+{
+    bool is_between_scans = strcmp(ruby->ruby_access, "between_scans") == 0;
+    const struct {
+        const char *key, *pv;
+    } pvs[] = {{"optics_pv", ruby->optics_pv},
+               {"optics_readback_pv", ruby->optics_readback_pv},
+               {"laser_pv", ruby->laser_pv},
+               {"laser_readback_pv", ruby->laser_readback_pv}};
+    if (!is_between_scans && strcmp(ruby->ruby_access, "always") != 0)
+        return err_set(err, ERR_CONFIG, "%s: ruby: unknown ruby_access \"%s\" (known: always, between_scans)", file,
+                       ruby->ruby_access);
+    for (int i = 0; i < COUNT_OF(pvs); i++) {
+        if (is_between_scans && !pvs[i].pv[0])
+            return err_set(err, ERR_CONFIG,
+                           "%s: ruby: missing key '%s': ruby_access = \"between_scans\" moves the optics and the laser "
+                           "shutter, and needs optics_pv, optics_readback_pv, laser_pv and laser_readback_pv",
+                           file, pvs[i].key);
+        if (!is_between_scans && pvs[i].pv[0])
+            return err_set(err, ERR_CONFIG,
+                           "%s: ruby: %s is given, but with ruby_access = \"always\" nothing moves; leave it out, or "
+                           "say ruby_access = \"between_scans\"",
+                           file, pvs[i].key);
+    }
+    if (!is_between_scans && ruby->settle_s >= 0)
+        return err_set(err, ERR_CONFIG,
+                       "%s: ruby: settle_s is given, but with ruby_access = \"always\" nothing moves; leave it out, or "
+                       "say ruby_access = \"between_scans\"",
+                       file);
+    return 0;
+}
+
 static int check_beamline(const struct beamline *beamline, const char *file, struct err *err)
 {
     int code = check_device(file, "membrane", beamline->membrane.driver, "bronkhorst", beamline->membrane.address, err);
@@ -180,6 +220,9 @@ static int check_beamline(const struct beamline *beamline, const char *file, str
     if (strcmp(beamline->ruby.scale, "ruby2020") != 0 && strcmp(beamline->ruby.scale, "mao1986") != 0)
         return err_set(err, ERR_CONFIG, "%s: ruby: unknown scale \"%s\" (known: ruby2020, mao1986)", file,
                        beamline->ruby.scale);
+    code = check_access(&beamline->ruby, file, err);
+    if (code < 0)
+        return code;
     if (!(beamline->spectrometer.wavelength_nm_min < beamline->spectrometer.wavelength_nm_max))
         return err_set(err, ERR_CONFIG, "%s: spectrometer: wavelength_nm_min %g is not below wavelength_nm_max %g",
                        file, beamline->spectrometer.wavelength_nm_min, beamline->spectrometer.wavelength_nm_max);
@@ -209,7 +252,10 @@ static int build(struct beamline *beamline, const struct record_list *list, stru
             return err_set(err, ERR_CONFIG, "%s: missing section %s { ... }", list->file, SECTIONS[section]);
     if (beamline->ruby.temperature_k == 0) /* not given: its least value is above zero */
         beamline->ruby.temperature_k = beamline->ruby.temperature_k_zero;
-    return check_beamline(beamline, list->file, err);
+    int code = check_beamline(beamline, list->file, err);
+    if (beamline->ruby.settle_s < 0) /* not given */
+        beamline->ruby.settle_s = SETTLE_S;
+    return code;
 }
 
 int beamline_read(struct beamline *ret_beamline, const char *text, const char *name, struct err *err)
@@ -222,7 +268,7 @@ int beamline_read(struct beamline *ret_beamline, const char *text, const char *n
         .clock = "real",
         .membrane.unit_id = 1,
         .spectrometer = {.wavelength_nm_min = 690, .wavelength_nm_max = 705},
-        .ruby = {.scale = "ruby2020", .temperature_k_zero = 296},
+        .ruby = {.scale = "ruby2020", .temperature_k_zero = 296, .ruby_access = "always", .settle_s = -1},
     };
     struct beamline *beamline = malloc(sizeof *beamline);
     struct record_list *list = NULL;

@@ -28,6 +28,14 @@ struct beamline_ruby {
     double lambda0_nm;         /* R1 at ambient pressure and temperature_k_zero */
     double temperature_k_zero; /* default 296 */
     double temperature_k;      /* temperature of the ruby, stated; default temperature_k_zero */
+    char ruby_access[16];      /* "always" (default), or "between_scans": the optics stand in the X-ray beam */
+    /* The rest with "between_scans" only, and then all four PVs. With "always" nothing would move the optics or the
+     * shutter, so that a file which names them is refused. Records that are told are binary, as bo. */
+    char optics_pv[64];          /* told "Out" or "In" */
+    char optics_readback_pv[64]; /* says "Out", "In" or "Moving" */
+    char laser_pv[64];           /* shutter: told "Closed" or "Open" */
+    char laser_readback_pv[64];  /* says the same */
+    double settle_s;             /* from optics in and laser open to the first exposure; default 5 */
 };
 
 struct beamline_detector {

@@ -60,6 +60,8 @@ struct series {
     double *theta; /* [n_images * n_triggers] */
     double beta;   /* at the start */
     double pressure_gpa_start, pressure_gpa_end;
+    int n_frames_shadowed; /* by the ruby's optics in the beam */
+    int n_frames_lit;      /* by the ruby's laser */
 };
 
 static double number(struct detector *detector, enum parameter parameter)
@@ -118,11 +120,11 @@ static int wait_sample(struct detector *detector, int64_t t_ns_end, int64_t t_ns
     }
 }
 
-static int draw_photons(struct detector *detector, double theta)
+static int draw_photons(struct detector *detector, double theta, bool is_shadowed)
 {
     struct world_state state;
     world_read(detector->world, &state);
-    double flux = state.ring_current_ma / detector->settings.ring_current_ma_nominal;
+    double flux = is_shadowed ? 0.0 : state.ring_current_ma / detector->settings.ring_current_ma_nominal;
     return speckle_draw_frame(detector->speckle, theta, fmin(flux, 1.0), detector->events,
                               speckle_events_max(detector->speckle));
 }
@@ -149,7 +151,9 @@ static int expose_frame(struct detector *detector, struct series *series, int64_
     }
     series->pressure_gpa_end = sample.pressure_gpa;
     series->theta[series->n_frames] = sample.theta - series->theta_start;
-    int n_events = draw_photons(detector, series->theta[series->n_frames]);
+    series->n_frames_shadowed += sample.shadow > 0.0;
+    series->n_frames_lit += sample.laser > 0.0;
+    int n_events = draw_photons(detector, series->theta[series->n_frames], sample.shadow > 0.0);
     if (n_events < 0)
         return err_set(err, n_events, "more photons in one frame than the detector can count");
     code = series->file ? eiger_file_append(series->file, detector->events, n_events, err) : 0;
@@ -348,10 +352,11 @@ static void write_truth(struct detector *detector, const struct series *series, 
     snprintf(line, sizeof line,
              "{\"kind\":\"scan\",\"master\":\"%s\",\"sequence_id\":%d,\"n_frames\":%d,\"t_ns_start\":%lld,"
              "\"frame_time_s\":%.9g,\"photons_per_pixel\":%.6g,\"contrast\":%.6g,\"baseline\":%.6g,%s,"
-             "\"pressure_gpa_start\":%.6g,\"pressure_gpa_end\":%.6g}",
+             "\"pressure_gpa_start\":%.6g,\"pressure_gpa_end\":%.6g,\"n_frames_shadowed\":%d,\"n_frames_lit\":%d}",
              master_path, (int)number(detector, PARAMETER_SEQUENCE_ID), series->n_frames, (long long)series->t_ns_start,
              series->frame_time_s, detector->settings.photons_per_pixel, speckle_contrast(detector->speckle),
-             speckle_baseline(detector->speckle), fit, series->pressure_gpa_start, series->pressure_gpa_end);
+             speckle_baseline(detector->speckle), fit, series->pressure_gpa_start, series->pressure_gpa_end,
+             series->n_frames_shadowed, series->n_frames_lit);
     world_write_truth(detector->world, line);
 }
 

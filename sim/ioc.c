@@ -42,6 +42,7 @@
 #include <waveformRecord.h>
 
 #include "sim/detector.h"
+#include "sim/ruby_stand.h"
 
 #define JOBS_MAX 64
 #define DATABASE_BYTES 65536
@@ -69,6 +70,7 @@ extern struct typed_rset boRSET; /* in the library of record types */
 static struct {
     struct parameter_table *table;
     struct detector *detector;
+    struct ruby_stand *ruby_stand;
     epicsMessageQueueId jobs;
     IOSCANPVT scans[PARAMETER_COUNT];
     struct binding *outputs[PARAMETER_COUNT]; /* those that follow their parameter */
@@ -342,7 +344,9 @@ static void *port_main(void *context)
         epicsMessageQueueReceive(ioc.jobs, &job, sizeof job);
         if (!job.binding)
             return NULL;
-        job.binding->is_refused = detector_write(ioc.detector, job.binding->parameter, job.number, job.text) < 0;
+        enum parameter parameter = job.binding->parameter;
+        job.binding->is_refused = !ruby_stand_write(ioc.ruby_stand, parameter, job.number) &&
+                                  detector_write(ioc.detector, parameter, job.number, job.text) < 0;
         callbackRequestProcessCallback(&job.binding->complete, priorityMedium, job.binding->record);
     }
 }
@@ -425,6 +429,11 @@ static void write_database(FILE *db, const struct ioc_settings *settings)
     snprintf(name, sizeof name, "%sAcquireBusy", settings->prefix);
     write_record(db, PARAMETER_ACQUIRE_BUSY, name, true, "eiger busy", "");
     write_record(db, PARAMETER_RING_CURRENT, settings->ring_pv, false, "eiger", "");
+    for (enum parameter p = PARAMETER_RUBY_OPTICS; p <= PARAMETER_RUBY_JAM; p++) {
+        bool is_readback = p == PARAMETER_RUBY_OPTICS_READBACK || p == PARAMETER_RUBY_LASER_READBACK;
+        snprintf(name, sizeof name, "%s%s", settings->ruby_prefix, parameter_laws[p].name);
+        write_record(db, p, name, !is_readback, "eiger", "");
+    }
 }
 
 /* EPICS base keeps its record definitions beside its libraries: <lib>/../dbd, or <lib>/../../dbd in a built tree. */
@@ -511,6 +520,7 @@ void ioc_settings_default(struct ioc_settings *ret_settings)
 {
     *ret_settings = (struct ioc_settings){.prefix = "ISB:cam1:",
                                           .ring_pv = "ISB:RING:Current",
+                                          .ruby_prefix = "ISB:RUBY:",
                                           .width = 256,
                                           .height = 256,
                                           .photons_per_pixel = 0.02,
@@ -541,6 +551,7 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
                                        .photons_per_pixel = settings->photons_per_pixel,
                                        .amplitude = settings->amplitude,
                                        .ring_current_ma_nominal = settings->ring_current_ma_nominal};
+    ioc.ruby_stand = ruby_stand_start(ioc.table, world, clock);
     code = detector_start(&ioc.detector, ioc.table, world, clock, &optics, err);
     if (code == 0)
         code = load_database(settings, err);
@@ -548,6 +559,7 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
         code = err_set(err, ERR_SYSTEM, "the IOC does not start");
     if (code) {
         detector_stop(ioc.detector);
+        ruby_stand_stop(ioc.ruby_stand);
         return code;
     }
     atomic_store(&ioc.is_running, true);
@@ -561,5 +573,6 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
     epicsMessageQueueSend(ioc.jobs, &(struct job){0}, sizeof(struct job));
     pthread_join(port, NULL);
     detector_stop(ioc.detector);
+    ruby_stand_stop(ioc.ruby_stand);
     return 0;
 }

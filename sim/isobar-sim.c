@@ -1,7 +1,9 @@
 /*
  * isobar-sim: the simulated beamline on the real wires, and the hands of the person who stands at it.
  *
- * beamline --dir DIR --seed N: everything: the world in this process, one child per wire, and DIR/beamline.lua.
+ * beamline --dir DIR --seed N [--ruby-access always|between_scans]: everything: the world in this process, one child
+ * per wire, and DIR/beamline.lua. With between_scans the ruby's optics stand in the X-ray beam when they are in;
+ * otherwise beside it, and in place all night. The stand's records are served either way.
  *
  * world --dir DIR --seed N: the world only: clock, physics, truth.
  *
@@ -31,6 +33,7 @@
 #include "sim/ioc.h"
 #include "sim/membrane_server.h"
 #include "sim/plant.h"
+#include "sim/ruby_stand.h"
 #include "sim/spectrometer_server.h"
 #include "sim/world.h"
 
@@ -41,6 +44,7 @@
 #define RESTART_NS (3 * NS_PER_S)
 #define PREFIX "ISB:cam1:"
 #define RING_PV "ISB:RING:Current"
+#define RUBY_PREFIX "ISB:RUBY:"
 
 enum wire { WIRE_MEMBRANE, WIRE_SPECTROMETER, WIRE_IOC, WIRE_COUNT };
 
@@ -51,6 +55,7 @@ struct options {
     uint64_t seed;
     int port;
     double speed_max;
+    const char *ruby_access; /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
 };
 
 struct server {
@@ -88,9 +93,9 @@ static void write_truth(struct world *world, const struct physics *physics, cons
     char line[256];
     snprintf(line, sizeof line,
              "{\"kind\":\"cell\",\"t_ns\":%lld,\"wall_s\":%.3f,\"pressure_gpa\":%.5f,\"membrane_bar\":%.3f,"
-             "\"temperature_k\":%.3f,\"is_locked\":%d}",
+             "\"temperature_k\":%.3f,\"is_locked\":%d,\"ruby_optics\":%.3f,\"ruby_laser\":%.3f}",
              (long long)physics->t_ns, s_from_ns(clock_wall_ns()), state->pressure_gpa, state->membrane_bar,
-             state->temperature_k, state->is_locked);
+             state->temperature_k, state->is_locked, state->ruby.optics, state->ruby.laser);
     world_write_truth(world, line);
 }
 
@@ -115,10 +120,13 @@ static void step_physics(struct world *world, struct physics *physics)
     state.supply_bar = 180.0;
     /* Top-up every ten minutes; between, the stored current decays with a lifetime of 20 h. */
     state.ring_current_ma = 200.0 * exp(-fmod(physics->plant.elapsed_s, 600.0) / 72000.0);
+    ruby_stand_move(&state.ruby, s_from_ns(STEP_NS));
     const struct world_sample sample = {.pressure_gpa = pressure_gpa,
                                         .temperature_k = state.temperature_k,
                                         .theta = physics->theta,
-                                        .beta = glass_beta(pressure_gpa)};
+                                        .beta = glass_beta(pressure_gpa),
+                                        .shadow = state.ruby.is_on_axis ? state.ruby.optics : 0.0,
+                                        .laser = state.ruby.is_on_axis ? state.ruby.laser : 0.0};
     world_append(world, &state, &sample);
     if (physics->n_steps++ % TRUTH_EVERY_STEPS == 0)
         write_truth(world, physics, &state);
@@ -139,6 +147,7 @@ static int world_begin(const struct options *options, struct clock **ret_clock, 
     *ret_physics = (struct physics){.pressure_gpa_peak = PRESSURE_GPA_PRELOADED, .t_ns = clock_now_ns(*ret_clock)};
     plant_init(&ret_physics->plant, options->seed, PRESSURE_GPA_PRELOADED);
     world_command_membrane(*ret_world, 0.0, 4.0 / 60.0, true);
+    world_place_ruby(*ret_world, strcmp(options->ruby_access, "between_scans") == 0);
     step_physics(*ret_world, ret_physics);
     return 0;
 }
@@ -198,6 +207,7 @@ static int run_wire(enum wire wire, const struct options *options)
         settings.port = options->port;
         snprintf(settings.prefix, sizeof settings.prefix, "%s", PREFIX);
         snprintf(settings.ring_pv, sizeof settings.ring_pv, "%s", RING_PV);
+        snprintf(settings.ruby_prefix, sizeof settings.ruby_prefix, "%s", RUBY_PREFIX);
         code = ioc_run(world, clock, &settings, &err);
         break;
     case WIRE_COUNT:
@@ -249,6 +259,11 @@ static void write_servers(const struct options *options, const struct server *se
 
 static int write_beamline(const struct options *options, const struct server *servers, struct err *err)
 {
+    static const char access_keys[] =
+        ",\n"
+        "       ruby_access = \"between_scans\", settle_s = 5,\n"
+        "       optics_pv = \"" RUBY_PREFIX "Optics\", optics_readback_pv = \"" RUBY_PREFIX "OpticsReadback\",\n"
+        "       laser_pv = \"" RUBY_PREFIX "Laser\", laser_readback_pv = \"" RUBY_PREFIX "LaserReadback\"";
     char path[4096];
     snprintf(path, sizeof path, "%s/beamline.lua", options->directory);
     FILE *stream = fopen(path, "w");
@@ -260,12 +275,12 @@ static int write_beamline(const struct options *options, const struct server *se
             "membrane { driver = \"bronkhorst\", address = \"tcp:127.0.0.1:%d\", unit_id = 1,\n"
             "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
             "spectrometer { driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\" }\n"
-            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296 }\n"
+            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296%s }\n"
             "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
             "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
             "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
             options->directory, servers[WIRE_IOC].port, servers[WIRE_MEMBRANE].port, servers[WIRE_SPECTROMETER].port,
-            PREFIX, options->directory, RING_PV);
+            strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
@@ -384,6 +399,7 @@ static int run_hands(const struct options *options, const char *deed)
 static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
+          "                  [--ruby-access always|between_scans]\n"
           "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N\n"
           "       isobar-sim hands --dir DIR deflate|lock|unlock\n",
           stderr);
@@ -392,12 +408,11 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option long_options[] = {{"dir", required_argument, NULL, 'd'},
-                                                 {"seed", required_argument, NULL, 's'},
-                                                 {"port", required_argument, NULL, 'p'},
-                                                 {"speed-max", required_argument, NULL, 'x'},
-                                                 {0}};
-    struct options options = {.seed = 1, .speed_max = SPEED_MAX};
+    static const struct option long_options[] = {
+        {"dir", required_argument, NULL, 'd'},         {"seed", required_argument, NULL, 's'},
+        {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
+        {"ruby-access", required_argument, NULL, 'r'}, {0}};
+    struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always"};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
@@ -408,6 +423,8 @@ int main(int argc, char **argv)
             options.port = (int)strtol(optarg, NULL, 10);
         else if (option == 'x')
             options.speed_max = strtod(optarg, NULL);
+        else if (option == 'r' && (strcmp(optarg, "always") == 0 || strcmp(optarg, "between_scans") == 0))
+            options.ruby_access = optarg;
         else
             return usage();
     }

@@ -1,6 +1,7 @@
 /*
- * The parameters of the simulated detector: one line per quantity. The same list makes the EPICS records (sim/ioc.c)
- * and holds the values the detector works with (sim/detector.c), as areaDetector's parameter library does.
+ * The parameters of the simulated detector, and of the ruby's stand: one line per quantity. The same list makes the
+ * EPICS records (sim/ioc.c) and holds the values the detector works with (sim/detector.c), as areaDetector's parameter
+ * library does.
  *
  * Names, record types, menus and alarm severities are those ADEiger shows to a client (reference: the ADEiger and
  * ADCore databases). Thread-safe; a listener hears of every change after it, outside the lock.
@@ -83,7 +84,12 @@ enum parameter_access {
     X(MANUFACTURER, "Manufacturer_RBV", STRING, READ, "Isobar", "")                                                    \
     X(SERIAL_NUMBER, "SerialNumber_RBV", STRING, READ, "S-0001", "")                                                   \
     X(FIRMWARE_VERSION, "FirmwareVersion_RBV", STRING, READ, "1.8.0", "")                                              \
-    X(RING_CURRENT, "", REAL, INTERNAL, "0", "mA")
+    X(RING_CURRENT, "", REAL, INTERNAL, "0", "mA")                                                                     \
+    X(RUBY_OPTICS, "Optics", MENU, INTERNAL, "0", "Out|In")                                                            \
+    X(RUBY_OPTICS_READBACK, "OpticsReadback", MENU, INTERNAL, "0", "Out|In|Moving")                                    \
+    X(RUBY_LASER, "Laser", MENU, INTERNAL, "0", "Closed|Open")                                                         \
+    X(RUBY_LASER_READBACK, "LaserReadback", MENU, INTERNAL, "0", "Closed|Open")                                        \
+    X(RUBY_JAM, "Jam", MENU, INTERNAL, "0", "Free|Jammed")
 
 enum parameter {
 #define X(id, name, kind, access, value, choices) PARAMETER_##id,

@@ -66,8 +66,13 @@ static bool is_over(const struct instrument *instrument, int fd)
     return poll(fds, 2, 0) > 0;
 }
 
+/* Partly in place shows nothing: the focus is on the ruby at the end of the stage's way only. */
+static bool is_lit(const struct world_state *state) { return state->ruby.optics >= 1.0 && state->ruby.laser > 0.0; }
+
 static bool scan(struct instrument *instrument, int fd)
 {
+    struct world_state before;
+    world_read(instrument->world, &before);
     int64_t end_ns = clock_now_ns(instrument->clock) + instrument->window.exposure_ms * NS_PER_MS;
     while (clock_now_ns(instrument->clock) < end_ns) {
         if (is_over(instrument, fd))
@@ -78,7 +83,8 @@ static bool scan(struct instrument *instrument, int fd)
     world_read(instrument->world, &state);
     struct spectrum_scene scene = {.pressure_gpa = state.pressure_gpa,
                                    .temperature_k = state.temperature_k,
-                                   .exposure_s = instrument->window.exposure_ms * 1e-3};
+                                   .exposure_s = instrument->window.exposure_ms * 1e-3,
+                                   .is_lit = is_lit(&before) && is_lit(&state)};
     int first = instrument->window.pixel_first, n = instrument->window.pixel_last - first + 1;
     spectrum_expect(&scene, instrument->wavelength_nm + first, n, instrument->photons);
     spectrum_draw(&instrument->random, instrument->photons, n, instrument->counts);

@@ -40,7 +40,7 @@ void spectrum_expect(const struct spectrum_scene *scene, const double *wavelengt
         double doublet = line(distance_nm, R1_FWHM_NM) + R2_HEIGHT * line(distance_nm + R2_SPLITTING_NM, R2_FWHM_NM);
         double slope = 1 + BACKGROUND_SLOPE_PER_NM * (wavelength_nm[i] - R1_NM_AMBIENT);
         double rate_per_s = PHOTONS_PER_S * doublet + BACKGROUND_PER_S * (slope > 0 ? slope : 0);
-        ret_photons[i] = rate_per_s * scene->exposure_s;
+        ret_photons[i] = scene->is_lit ? rate_per_s * scene->exposure_s : 0.0;
     }
 }
 

@@ -9,6 +9,7 @@
 #ifndef SIM_SPECTRUM_H
 #define SIM_SPECTRUM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sim/random.h"
@@ -17,6 +18,7 @@ struct spectrum_scene {
     double pressure_gpa;
     double temperature_k;
     double exposure_s;
+    bool is_lit; /* the optics are in place and the laser is on; otherwise no light reaches the spectrometer */
 };
 
 /* Where R1 is, nm. */

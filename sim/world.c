@@ -143,6 +143,26 @@ void world_lock_cell(struct world *world, bool is_locked)
     unlock(world->page);
 }
 
+void world_place_ruby(struct world *world, bool is_on_axis)
+{
+    lock(world->page);
+    world->page->state.ruby = (struct world_ruby){.is_on_axis = is_on_axis,
+                                                  .optics = !is_on_axis,
+                                                  .laser = !is_on_axis,
+                                                  .is_optics_in_wanted = !is_on_axis,
+                                                  .is_laser_open_wanted = !is_on_axis};
+    unlock(world->page);
+}
+
+void world_command_ruby(struct world *world, bool is_optics_in_wanted, bool is_laser_open_wanted, bool is_jammed)
+{
+    lock(world->page);
+    world->page->state.ruby.is_optics_in_wanted = is_optics_in_wanted;
+    world->page->state.ruby.is_laser_open_wanted = is_laser_open_wanted;
+    world->page->state.ruby.is_jammed = is_jammed;
+    unlock(world->page);
+}
+
 void world_append(struct world *world, const struct world_state *state, const struct world_sample *sample)
 {
     struct world_page *page = world->page;
@@ -156,6 +176,8 @@ void world_append(struct world *world, const struct world_state *state, const st
     page->state.membrane_bar = state->membrane_bar;
     page->state.supply_bar = state->supply_bar;
     page->state.ring_current_ma = state->ring_current_ma;
+    page->state.ruby.optics = state->ruby.optics;
+    page->state.ruby.laser = state->ruby.laser;
     unlock(page);
 }
 
@@ -181,6 +203,8 @@ int world_sample_at(struct world *world, int64_t t_ns, struct world_sample *ret_
         ret_sample->temperature_k = between(a->temperature_k, b->temperature_k, fraction);
         ret_sample->theta = between(a->theta, b->theta, fraction);
         ret_sample->beta = between(a->beta, b->beta, fraction);
+        ret_sample->shadow = between(a->shadow, b->shadow, fraction);
+        ret_sample->laser = between(a->laser, b->laser, fraction);
     }
     unlock(page);
     return code;

@@ -15,6 +15,15 @@
 
 struct world;
 
+/* The ruby's optics and the shutter of its laser. */
+struct world_ruby {
+    bool is_on_axis; /* the optics, when they are in, stand in the X-ray beam; false: beside it */
+    double optics;   /* 0: out, 1: in; between: on the way */
+    double laser;    /* 0: shut, 1: open */
+    bool is_optics_in_wanted, is_laser_open_wanted;
+    bool is_jammed; /* the stage does not move */
+};
+
 struct world_state {
     int64_t t_ns;                 /* instant up to which the physics is integrated */
     double pressure_gpa;          /* true sample pressure */
@@ -26,13 +35,16 @@ struct world_state {
     bool is_locked;               /* the cell's screws carry the load */
     double supply_bar;
     double ring_current_ma;
+    struct world_ruby ruby;
 };
 
 struct world_sample {
     double pressure_gpa;
     double temperature_k;
-    double theta; /* internal time of the glass: integral of dt / tau, dimensionless */
-    double beta;  /* Kohlrausch exponent at that instant */
+    double theta;  /* internal time of the glass: integral of dt / tau, dimensionless */
+    double beta;   /* Kohlrausch exponent at that instant */
+    double shadow; /* of the ruby's optics in the X-ray beam: above 0 no photon passes */
+    double laser;  /* shining on the sample although the beam needs it dark (optics on the axis): above 0 */
 };
 
 /* Makes the page in `directory`; the caller integrates it. */
@@ -50,6 +62,11 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
 /* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
 void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
 void world_lock_cell(struct world *world, bool is_locked);
+/* Where the ruby's stand is built, and its first state: on the axis out of the way and dark, beside it in place and lit
+ * (the integrating process only). */
+void world_place_ruby(struct world *world, bool is_on_axis);
+/* What the stage and the shutter are told, and whether the stage is stuck (their IOC only). */
+void world_command_ruby(struct world *world, bool is_optics_in_wanted, bool is_laser_open_wanted, bool is_jammed);
 
 /* Advances the page by one step of physics (the integrating process only). */
 void world_append(struct world *world, const struct world_state *state, const struct world_sample *sample);

@@ -98,6 +98,21 @@ static void everything_arrives_where_it_belongs(void **state)
     assert_true(beamline.ruby.temperature_k == 300 && beamline.ruby.temperature_k_zero == 295);
     expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_k_zero = 290 }");
     assert_true(beamline.ruby.temperature_k == 290);
+    assert_string_equal(beamline.ruby.ruby_access, "always");
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'always' }");
+    expect_good(RUBY,
+                "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans', optics_pv = 'A', optics_readback_pv = "
+                "'B', laser_pv = 'C', laser_readback_pv = 'D' }");
+    assert_string_equal(beamline.ruby.ruby_access, "between_scans");
+    assert_string_equal(beamline.ruby.optics_pv, "A");
+    assert_string_equal(beamline.ruby.optics_readback_pv, "B");
+    assert_string_equal(beamline.ruby.laser_pv, "C");
+    assert_string_equal(beamline.ruby.laser_readback_pv, "D");
+    assert_true(beamline.ruby.settle_s == 5);
+    expect_good(RUBY,
+                "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans', optics_pv = 'A', optics_readback_pv = "
+                "'B', laser_pv = 'C', laser_readback_pv = 'D', settle = '0 s' }");
+    assert_true(beamline.ruby.settle_s == 0);
     expect_good(RING, "ring { current_pv = 'X', current_min = '0 mA' }");
     expect_good(DETECTOR, "detector { driver = 'adeiger', prefix = 'P', file_path = '/d', photon_energy_ev = 20950, "
                           "distance = '4980 mm', "
@@ -124,6 +139,19 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
         {RUBY, "ruby { lambda0_nm = 694.26, temperature = '23 C' }", "expected a temperature in K"},
         {RUBY, "ruby { lambda0_nm = 694.26, scale = 'mao86' }",
          "ruby: unknown scale \"mao86\" (known: ruby2020, mao1986)"},
+        {RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'sometimes' }",
+         "ruby: unknown ruby_access \"sometimes\" (known: always, between_scans)"},
+        {RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans' }", "ruby: missing key 'optics_pv'"},
+        {RUBY,
+         "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans', optics_pv = 'A', optics_readback_pv = 'B', "
+         "laser_pv "
+         "= 'C' }",
+         "ruby: missing key 'laser_readback_pv': ruby_access = \"between_scans\" moves the optics"},
+        {RUBY, "ruby { lambda0_nm = 694.26, laser_pv = 'C' }",
+         "ruby: laser_pv is given, but with ruby_access = \"always\" nothing moves; leave it out, or say"},
+        {RUBY, "ruby { lambda0_nm = 694.26, settle_s = 3 }",
+         "ruby: settle_s is given, but with ruby_access = \"always\" nothing moves"},
+        {RUBY, "ruby { lambda0_nm = 694.26, settle_s = -1 }", "settle_s = -1: expected 0 to 600"},
         {BEAMLINE, "beamline { name = 'x', clock = 'real' }", "beamline: missing key 'ca_address'"},
         {BEAMLINE, "beamline { name = 'x', clock = 'real', ca_address = '  ' }", "ca_address is empty"},
         {MEMBRANE,

@@ -31,6 +31,16 @@ struct record {
     int *n_actions_of; /* per event */
 };
 
+#define STAND_S 4 /* of the way of the ruby's optics */
+
+/* The ruby's optics and the shutter of its laser, at a beamline with access between scans only. */
+struct stand {
+    bool is_there, is_stuck;
+    int optics, optics_wanted; /* 0 .. STAND_S */
+    bool laser, laser_wanted;
+    int n_moves;
+};
+
 struct bench {
     struct core core;
     struct plant plant;
@@ -47,6 +57,7 @@ struct bench {
     enum gone gone;
     enum core_phase phase_before; /* the step: its last set point may come with the end of the phase */
     struct record *record;
+    struct stand stand;
 };
 
 static struct core_settings make_settings(void)
@@ -90,6 +101,16 @@ static void check_setpoint(struct bench *bench, double setpoint_bar)
         bench->input.membrane_bar_setpoint = setpoint_bar;
 }
 
+static void move_stand(struct stand *stand, enum access_move move)
+{
+    assert_true(stand->is_there);
+    stand->n_moves++;
+    if (move == ACCESS_MOVE_LASER_CLOSE || move == ACCESS_MOVE_LASER_OPEN)
+        stand->laser_wanted = move == ACCESS_MOVE_LASER_OPEN;
+    else
+        stand->optics_wanted = move == ACCESS_MOVE_OPTICS_IN ? STAND_S : 0;
+}
+
 static void execute(struct bench *bench, const struct action *action)
 {
     switch ((enum action_kind)action->kind) {
@@ -108,6 +129,7 @@ static void execute(struct bench *bench, const struct action *action)
         break;
     case ACTION_SCAN_START:
         assert_int_equal(bench->core.phase, CORE_ISOBAR);
+        assert_true(!bench->stand.is_there || (bench->stand.optics == 0 && !bench->stand.laser)); /* C4 */
         bench->n_starts++;
         bench->scan_number = action->integer[0];
         bench->attempt = action->integer[1];
@@ -128,6 +150,9 @@ static void execute(struct bench *bench, const struct action *action)
     case ACTION_PHASE:
         if (action->integer[1] == CORE_DEFLATED && action->value[PHASE_STATE] == 1.0)
             bench->deflated_gpa = action->value[PHASE_PRESSURE_GPA];
+        break;
+    case ACTION_ACCESS:
+        move_stand(&bench->stand, (enum access_move)action->integer[0]);
         break;
     case ACTION_FINISHED:
         bench->finished = (int)action->integer[0];
@@ -224,12 +249,46 @@ static void end_scan(struct bench *bench, enum event_kind kind)
     send(bench, event);
 }
 
+static void post_stand(struct bench *bench)
+{
+    const struct stand *stand = &bench->stand;
+    struct event event = make_event(EVENT_ACCESS, 0.0);
+    event.integer[0] = stand->optics == 0         ? ACCESS_OPTICS_OUT
+                       : stand->optics == STAND_S ? ACCESS_OPTICS_IN
+                                                  : ACCESS_OPTICS_MOVING;
+    event.integer[1] = stand->laser ? ACCESS_LASER_OPEN : ACCESS_LASER_CLOSED;
+    send(bench, event);
+}
+
+static void drive_stand(struct bench *bench)
+{
+    struct stand *stand = &bench->stand;
+    if (!stand->is_there)
+        return;
+    int optics = stand->optics, laser = stand->laser;
+    if (!stand->is_stuck)
+        stand->optics += (optics < stand->optics_wanted) - (optics > stand->optics_wanted);
+    stand->laser = stand->laser_wanted;
+    assert_true(stand->optics == optics || !stand->laser); /* A1 */
+    if (stand->optics != optics || stand->laser != laser)
+        post_stand(bench);
+}
+
+/* Without light the fit would find something all the same: a pressure that must not be believed. */
+static double read_ruby(struct bench *bench)
+{
+    const struct stand *stand = &bench->stand;
+    bool is_lit = !stand->is_there || (stand->optics == STAND_S && stand->laser);
+    return is_lit ? plant_pressure_gpa(&bench->plant) + 0.005 * random_normal(&bench->random) : 20.0;
+}
+
 static void second(struct bench *bench)
 {
     bench->now_ns += NS_PER_S;
     double t_s = s_from_ns(bench->now_ns);
     plant_step(&bench->plant, 1.0, &bench->input);
     commit(bench);
+    drive_stand(bench);
     if (t_s >= bench->beam_due_s) {
         bench->beam_due_s = t_s + 5.0;
         send(bench, make_event(EVENT_BEAM, bench->gone == GONE_BEAM ? NAN : 200.0));
@@ -237,8 +296,9 @@ static void second(struct bench *bench)
     if (t_s >= bench->ruby_due_s && bench->gone != GONE_RUBY) {
         bench->ruby_due_s = t_s + bench->cadence_s;
         struct event event = make_event(EVENT_RUBY, 0.0);
-        event.value[0] = plant_pressure_gpa(&bench->plant) + 0.005 * random_normal(&bench->random);
+        event.value[0] = read_ruby(bench);
         event.value[1] = 0.005;
+        event.integer[0] = bench->now_ns - NS_PER_S / 2;
         send(bench, event);
     }
     if (t_s >= bench->membrane_due_s && bench->gone != GONE_MEMBRANE) {
@@ -546,6 +606,245 @@ static void a_cut_scan_is_repeated_and_late_words_are_ignored(void **state)
     assert_int_equal(bench.n_analyses, 2);
 }
 
+/* ---- access to the ruby -------------------------------------------------------------------------------------- */
+
+static void bench_start_between_scans(struct bench *bench, uint64_t seed)
+{
+    bench_start(bench, seed);
+    bench->stand.is_there = true;
+    bench->core.settings.access.is_between_scans = 1;
+    bench->core.settings.access.settle_s = 5.0;
+    access_init(&bench->core.access, &bench->core.settings.access);
+    send(bench, make_event(EVENT_ACCESS_FOUND, 0.0));
+    post_stand(bench);
+}
+
+static bool run_to_scan(struct bench *bench, int n_starts, int n_s)
+{
+    for (int s = 0; s < n_s && bench->n_starts < n_starts; s++)
+        second(bench);
+    return bench->n_starts == n_starts;
+}
+
+static void a_night_between_scans_reads_in_the_gaps_alone(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    bench.core.settings.steps[2].duration_s = 1000.0; /* over before the second scan is */
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000));
+    assert_true(access_is_readable(&bench.core.access));
+    int64_t from_ns = bench.now_ns;
+    assert_true(run_to_scan(&bench, 1, 300));
+    assert_true(s_from_ns(bench.now_ns - from_ns) >= 9 * 3.0); /* ten readings first, at the cadence of a load */
+    assert_in_range(bench.core.isobar.n_readings, 10, 13);
+    int n_readings = bench.core.isobar.n_readings;
+    run_s(&bench, 400);
+    assert_int_equal(bench.core.isobar.n_readings, n_readings); /* and none while it runs */
+    assert_int_equal(bench.reasons, 0);                         /* which is no reason to hold */
+    assert_true(run_to_scan(&bench, 2, 600));
+    assert_in_range(bench.core.isobar.n_readings, n_readings + 10, n_readings + 13);
+    n_readings = bench.core.isobar.n_readings;
+    assert_true(run_to(&bench, CORE_JOURNAL, 3, 3600));
+    assert_true(bench.core.isobar.n_readings >= n_readings + 10); /* the end's pressure is one of after the last scan */
+    assert_true(fabs(bench.core.isobar.pressure_gpa_departure) < 0.2);
+    assert_int_equal(bench.n_aborts, 0);
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    second(&bench);
+    assert_false(bench.stand.laser); /* nobody looks after it any more */
+}
+
+static void always_means_that_no_stand_is_told_anything(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start(&bench, 2);
+    run_s(&bench, 60000); /* move_stand would fail */
+    assert_int_equal(bench.finished, 0);
+}
+
+static void a_ruby_that_cannot_be_read_does_not_keep_the_scans_waiting(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000));
+    bench.gone = GONE_RUBY; /* without a word */
+    run_s(&bench, 300);
+    assert_int_equal(bench.n_starts, 0);
+    assert_true((bench.reasons & HOLD_RUBY_STALE) && bench.goes_on);
+    assert_true(run_to_scan(&bench, 1, 500));
+    run_s(&bench, 10);
+    assert_int_equal(bench.reasons, 0);
+    bench.gone = GONE_NOTHING;
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_analyses, 2);
+}
+
+static void stuck_optics_hold_until_they_are_free(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000));
+    bench.stand.is_stuck = true; /* in */
+    run_s(&bench, 300);
+    assert_int_equal(bench.n_starts, 0);
+    assert_int_equal(bench.reasons, HOLD_RUBY_ACCESS);
+    assert_false(bench.goes_on);
+    char sentence[300];
+    interlock_sentence(bench.reasons, sentence, sizeof sentence);
+    assert_non_null(strstr(sentence, "did not reach the position asked for; "));
+    bench.stand.is_stuck = false;
+    assert_true(run_to_scan(&bench, 1, 60));
+    assert_int_equal(bench.reasons, 0);
+    bench.stand.is_stuck = true; /* out */
+    run_s(&bench, 1200);
+    assert_int_equal(bench.n_starts, 1);
+    assert_int_equal(bench.n_analyses, 1);
+    assert_int_equal(bench.reasons, HOLD_RUBY_ACCESS);
+    bench.stand.is_stuck = false;
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_analyses, 2);
+}
+
+static void nudge_stand(struct bench *bench, int optics)
+{
+    bench->stand.optics = bench->stand.optics_wanted = optics;
+    post_stand(bench);
+}
+
+/* A stranger moves the stage, or the link is lost, in a scan and in a ramp. */
+static void optics_that_leave_their_place_cut_the_scan_and_stop_the_ramp(void **state)
+{
+    (void)state;
+    for (int is_link = 0; is_link < 2; is_link++) {
+        struct bench bench;
+        bench_start_between_scans(&bench, 2);
+        assert_true(run_to(&bench, CORE_LOADING, 1, 1000));
+        run_s(&bench, 900);
+        if (is_link)
+            send(&bench, make_event(EVENT_ACCESS_LOST, 0.0));
+        else
+            nudge_stand(&bench, STAND_S - 1);
+        run_s(&bench, 2);
+        assert_int_equal(bench.reasons & HOLD_RUBY_ACCESS, HOLD_RUBY_ACCESS);
+        assert_true(bench.core.loading.state == LOADING_RETREAT || bench.core.loading.state == LOADING_HELD);
+        if (is_link) {
+            send(&bench, make_event(EVENT_ACCESS_FOUND, 0.0));
+            post_stand(&bench);
+        }
+        assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000) && run_to_scan(&bench, 1, 300));
+        run_s(&bench, 100);
+        assert_int_equal(bench.reasons, 0);
+        if (is_link)
+            send(&bench, make_event(EVENT_ACCESS_LOST, 0.0));
+        else
+            nudge_stand(&bench, 1);
+        run_s(&bench, 2);
+        assert_int_equal(bench.n_aborts, 1);
+        assert_int_equal(bench.reasons & HOLD_RUBY_ACCESS, HOLD_RUBY_ACCESS);
+        if (is_link) {
+            send(&bench, make_event(EVENT_ACCESS_FOUND, 0.0));
+            post_stand(&bench);
+        }
+        run_s(&bench, 60000);
+        assert_int_equal(bench.finished, 0);
+        assert_int_equal(bench.n_analyses, 2);
+    }
+}
+
+/* Strangers, a stuck stage, a lost link, a lost beam, an operator: at any moment, in any order, for the first hours. */
+static void a_night_between_scans_survives_anything(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 20; seed < 30; seed++) {
+        struct bench bench;
+        struct random random = {.state = seed};
+        bool is_cut = false;
+        bench_start_between_scans(&bench, seed);
+        for (int s = 0; s < 15000 && bench.finished < 0; s++) {
+            if (random_uniform(&random) < 0.004)
+                bench.stand.is_stuck = !bench.stand.is_stuck;
+            if (random_uniform(&random) < (is_cut ? 0.05 : 0.001)) {
+                is_cut = !is_cut;
+                send(&bench, make_event(is_cut ? EVENT_ACCESS_LOST : EVENT_ACCESS_FOUND, 0.0));
+                if (!is_cut)
+                    post_stand(&bench);
+            }
+            if (random_uniform(&random) < 0.0005 && !is_cut && !bench.stand.laser)
+                nudge_stand(&bench, (int)(random_uniform(&random) * (STAND_S + 1)));
+            if (random_uniform(&random) < (bench.gone ? 0.02 : 0.001))
+                bench.gone ? regain(&bench) : lose(&bench, GONE_BEAM);
+            if (random_uniform(&random) < 0.001)
+                command(&bench, random_uniform(&random) < 0.3 ? COMMAND_HOLD : COMMAND_RESUME);
+            second(&bench);
+        }
+        bench.stand.is_stuck = false;
+        if (is_cut)
+            send(&bench, make_event(EVENT_ACCESS_FOUND, 0.0));
+        post_stand(&bench);
+        regain(&bench);
+        command(&bench, COMMAND_RESUME);
+        run_s(&bench, 60000);
+        if (bench.finished != 0)
+            fail_msg("seed %d: in %s of step %d, access %s, reasons %#x", (int)seed, core_phase_name(bench.core.phase),
+                     bench.core.step_index, access_state_name(bench.core.access.state), (unsigned)bench.reasons);
+        assert_int_equal(bench.n_analyses, 2);
+        print_message("seed %d: %d moves, %d scans begun, %d cut\n", (int)seed, bench.stand.n_moves, bench.n_starts,
+                      bench.n_aborts);
+    }
+}
+
+/* While the beam is away the ruby is read; when it is back the optics leave before the scan is repeated. */
+static void a_lost_beam_calls_the_ruby_back(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    assert_true(run_to(&bench, CORE_ISOBAR, 2, 60000) && run_to_scan(&bench, 1, 300));
+    run_s(&bench, 100);
+    lose(&bench, GONE_BEAM);
+    run_s(&bench, 600);
+    assert_int_equal(bench.n_aborts, 1);
+    assert_int_equal(bench.reasons, HOLD_BEAM);
+    assert_true(access_is_readable(&bench.core.access) && bench.core.isobar.n_gap_readings >= 10);
+    regain(&bench);
+    run_s(&bench, 60000);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_analyses, 2);
+}
+
+static void a_stop_shuts_the_laser_off(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    assert_true(run_to(&bench, CORE_PRELOADED, 0, 100));
+    run_s(&bench, 5);
+    assert_true(bench.stand.laser);
+    command(&bench, COMMAND_STOP);
+    assert_int_equal(bench.finished, 1);
+    second(&bench);
+    assert_false(bench.stand.laser);
+}
+
+static void without_the_stand_nothing_begins(void **state)
+{
+    (void)state;
+    struct bench bench;
+    bench_start_between_scans(&bench, 2);
+    bench.stand.is_stuck = true;
+    run_s(&bench, 200);
+    assert_int_equal(bench.core.phase, CORE_WAITING);
+    assert_int_equal(bench.reasons, HOLD_RUBY_ACCESS | HOLD_RUBY_STALE);
+    bench.stand.is_stuck = false;
+    assert_true(run_to(&bench, CORE_PRELOADED, 0, 100));
+}
+
 /* ---- replay -------------------------------------------------------------------------------------------------- */
 
 static void a_recorded_night_replays_to_the_byte(void **state)
@@ -619,6 +918,15 @@ int main(void)
         cmocka_unit_test(a_stall_ends_by_a_resume),
         cmocka_unit_test(scans_that_fail_wait_for_a_person),
         cmocka_unit_test(a_cut_scan_is_repeated_and_late_words_are_ignored),
+        cmocka_unit_test(a_night_between_scans_reads_in_the_gaps_alone),
+        cmocka_unit_test(always_means_that_no_stand_is_told_anything),
+        cmocka_unit_test(a_ruby_that_cannot_be_read_does_not_keep_the_scans_waiting),
+        cmocka_unit_test(stuck_optics_hold_until_they_are_free),
+        cmocka_unit_test(optics_that_leave_their_place_cut_the_scan_and_stop_the_ramp),
+        cmocka_unit_test(a_night_between_scans_survives_anything),
+        cmocka_unit_test(a_lost_beam_calls_the_ruby_back),
+        cmocka_unit_test(a_stop_shuts_the_laser_off),
+        cmocka_unit_test(without_the_stand_nothing_begins),
         cmocka_unit_test(a_recorded_night_replays_to_the_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -175,7 +175,7 @@ static void test_ring(void **state)
     double current_ma = NAN;
     bool is_valid;
     CHECK_OK(ring_open(&ring, epics, "ISB:RING:Current", &err));
-    CHECK_OK(epics_wait_connected(epics, 10, &err));
+    CHECK_OK(epics_wait_connected(epics, "", 10, &err));
     ring_read(ring, &current_ma, &is_valid);
     assert_true(is_valid);
     assert_true(current_ma > 150 && current_ma <= 200);

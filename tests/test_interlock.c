@@ -151,6 +151,51 @@ static void a_ruby_that_repeats_itself_is_no_reading(void **state)
     assert_int_equal(reasons_at(&interlock, 103.0), 0);
 }
 
+static void a_ruby_out_of_sight_is_neither_stale_nor_rejected(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    interlock_set_ruby_sight(&interlock, true, ns_from_s(100.0));
+    assert_int_equal(reasons_at(&interlock, 171.0) & HOLD_RUBY_STALE, HOLD_RUBY_STALE);
+    interlock_set_ruby_sight(&interlock, false, ns_from_s(101.0));
+    for (int i = 0; i < 9; i++)
+        send(&interlock, EVENT_RUBY_REJECTED, 102.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 900.0) & (HOLD_RUBY_STALE | HOLD_RUBY_REJECTED | HOLD_RUBY_LINK), 0);
+    send(&interlock, EVENT_SPECTROMETER_LOST, 900.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 900.0) & HOLD_RUBY_LINK, HOLD_RUBY_LINK); /* a link is a link */
+    send(&interlock, EVENT_SPECTROMETER_FOUND, 900.0, 0.0);
+    interlock_set_ruby_sight(&interlock, true, ns_from_s(1000.0));
+    assert_int_equal(reasons_at(&interlock, 1000.0) & HOLD_RUBY_REJECTED, HOLD_RUBY_REJECTED);
+    send(&interlock, EVENT_RUBY, 1000.0, 1.0);
+    interlock_set_ruby_sight(&interlock, false, ns_from_s(1010.0));
+    interlock_set_ruby_sight(&interlock, true, ns_from_s(2000.0));
+    interlock_set_ruby_sight(&interlock, true, ns_from_s(2060.0)); /* again is nothing new */
+    assert_int_equal(reasons_at(&interlock, 2069.9) & HOLD_RUBY_STALE, 0);
+    assert_int_equal(reasons_at(&interlock, 2070.1) & HOLD_RUBY_STALE, HOLD_RUBY_STALE);
+}
+
+static void before_the_first_reading_sight_is_no_help(void **state)
+{
+    (void)state;
+    struct interlock interlock;
+    interlock_init(&interlock, &settings);
+    send(&interlock, EVENT_SPECTROMETER_FOUND, 100.0, 0.0);
+    interlock_set_ruby_sight(&interlock, false, ns_from_s(100.0));
+    interlock_set_ruby_sight(&interlock, true, ns_from_s(101.0));
+    assert_int_equal(reasons_at(&interlock, 101.0) & HOLD_RUBY_STALE, HOLD_RUBY_STALE);
+}
+
+static void doubtful_access_is_a_reason(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    interlock.access_doubtful = true;
+    assert_int_equal(reasons_at(&interlock, 101.0), HOLD_RUBY_ACCESS);
+    assert_true((HOLD_REASONS_SCAN & HOLD_RUBY_ACCESS) && (HOLD_REASONS_PRESSURE & HOLD_RUBY_ACCESS));
+    assert_string_equal(interlock_text(HOLD_RUBY_ACCESS | HOLD_DETECTOR_LINK), interlock_text(HOLD_RUBY_ACCESS));
+    assert_string_equal(interlock_text(HOLD_RUBY_ACCESS | HOLD_RUBY_STALE), interlock_text(HOLD_RUBY_STALE));
+}
+
 static void the_beam_has_to_settle(void **state)
 {
     (void)state;
@@ -284,6 +329,9 @@ int main(void)
         cmocka_unit_test(every_reason_sets_and_clears_by_its_events),
         cmocka_unit_test(what_is_not_renewed_is_stale),
         cmocka_unit_test(a_ruby_that_repeats_itself_is_no_reading),
+        cmocka_unit_test(a_ruby_out_of_sight_is_neither_stale_nor_rejected),
+        cmocka_unit_test(before_the_first_reading_sight_is_no_help),
+        cmocka_unit_test(doubtful_access_is_a_reason),
         cmocka_unit_test(the_beam_has_to_settle),
         cmocka_unit_test(only_a_resume_clears_what_a_person_has_to_look_at),
         cmocka_unit_test(one_instrument_gives_one_reason_at_a_time),

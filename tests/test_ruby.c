@@ -215,7 +215,8 @@ static int synthesise(struct random *random, double pressure_gpa, double exposur
     assert_in_range(n, 1, N_MAX);
     for (int i = 0; i < n; i++)
         wavelength_nm[i] = nm_min + i * step_nm;
-    struct spectrum_scene scene = {.pressure_gpa = pressure_gpa, .temperature_k = 296, .exposure_s = exposure_s};
+    struct spectrum_scene scene = {
+        .pressure_gpa = pressure_gpa, .temperature_k = 296, .exposure_s = exposure_s, .is_lit = true};
     spectrum_expect(&scene, wavelength_nm, n, photons);
     spectrum_draw(random, photons, n, frame);
     for (int i = 0; i < n; i++)

@@ -196,7 +196,8 @@ static void bench_make(struct bench *bench, double speed)
     snprintf(bench->directory, sizeof bench->directory, "/tmp/isobar_spectro_XXXXXX");
     assert_non_null(mkdtemp(bench->directory));
     assert_int_equal(world_create(&bench->world, bench->directory, 11, &err), 0);
-    struct world_state now = {.t_ns = NS_PER_S, .pressure_gpa = PRESSURE_GPA, .temperature_k = 296};
+    struct world_state now = {
+        .t_ns = NS_PER_S, .pressure_gpa = PRESSURE_GPA, .temperature_k = 296, .ruby = {.optics = 1, .laser = 1}};
     world_append(bench->world, &now,
                  &(struct world_sample){.pressure_gpa = PRESSURE_GPA, .temperature_k = 296, .beta = 1});
     snprintf(path, sizeof path, "%s/clock", bench->directory);

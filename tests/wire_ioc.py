@@ -201,6 +201,22 @@ def check_failures(raw):
     check(pv("SequenceId").get(use_monitor=False) == before, "SequenceId has not advanced")
 
 
+def check_ruby_stand():
+    """Beside the beam the optics stand in place and lit from the start; they go and come when told, and can be jammed."""
+    check(text("ISB:RUBY:OpticsReadback") == "In" and text("ISB:RUBY:LaserReadback") == "Open", "the ruby's stand is in")
+    check(text("ISB:RUBY:Optics") == "In" and text("ISB:RUBY:Laser") == "Open", "and so say its outputs")
+    put("ISB:RUBY:Laser", "Closed")
+    wait_for(lambda: text("ISB:RUBY:LaserReadback") == "Closed", "laser shutter closed")
+    put("ISB:RUBY:Jam", "Jammed")
+    put("ISB:RUBY:Optics", "Out")
+    start = time.monotonic()
+    wait_for(lambda: time.monotonic() - start > 0.3, "0.3 s: minutes of experiment time")
+    check(text("ISB:RUBY:OpticsReadback") == "In", "jammed: told to go out, but still in")
+    put("ISB:RUBY:Jam", "Free")
+    wait_for(lambda: text("ISB:RUBY:OpticsReadback") == "Out", "freed, and out")
+    check(text("ISB:RUBY:LaserReadback") == "Closed", "the laser shutter has stayed closed")
+
+
 def main():
     program = os.path.join(sys.argv[1], "bin", "isobar-sim")
     directory = tempfile.mkdtemp(prefix="isobar-wire-")
@@ -222,6 +238,7 @@ def main():
         check_records(raw)
         check_scan(raw, truth)
         check_abort(raw)
+        check_ruby_stand()
         check_failures(raw)
         ioc.terminate()
         check(ioc.wait(10) == 0, "ends with status 0 on SIGTERM")

@@ -94,6 +94,8 @@ def main():
 
     beamlines = {
         "an unknown key in the beamline file": (BEAMLINE.replace("exposure =", "exposur ="), ["exposur", "exposure"]),
+        "optics that nothing would move": (
+            BEAMLINE.replace("ruby {", 'ruby { optics_pv = "X",'), ["optics_pv", "always", "between_scans"]),
         "an unknown driver": (BEAMLINE.replace("bronkhorst", "bronkhurst"), ["bronkhurst"]),
         "a fast clock and a real membrane": (
             BEAMLINE.replace('name = "test"', 'name = "test", clock = "clock"').replace("tcp:127.0.0.1:1", "tcp:192.0.2.1:1", 1),
@@ -153,6 +155,7 @@ def main():
     refused("status without a daemon", ["no daemon"], isobar, "status", "--db", db)
     refused("a ruby spectrum that is none", ["good.lua"], isobar, "ruby", good, status=1)
     refused("an unknown ruby scale", ["mao1986"], isobar, "ruby", good, "--scale", "ruby1066")
+    refused("an unknown ruby access", ["sometimes", "between_scans"], isobar, "rehearse", good, "--ruby-access", "sometimes")
     refused("a seed that is no number", ["SEED"], "env", "SEED=abc", isobar, "rehearse", good, "--dir", folder + "/r")
     print(f"{'FAIL' if failures else 'ok'}: {failures} failures")
     sys.exit(1 if failures else 0)
