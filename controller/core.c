@@ -99,7 +99,7 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     loading->watch_s = 180.0;
     struct interlock_settings *interlock = &ret_settings->interlock;
     interlock->membrane_stale_s = 20.0;
-    interlock->ruby_stale_s = 60.0;
+    interlock->ruby_stale_s = 25.0;
     interlock->ruby_rejected_max = 5;
     interlock->beam_stale_s = 60.0;
     interlock->current_ma_min = beamline->ring.current_ma_min;

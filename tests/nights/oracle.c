@@ -413,6 +413,7 @@ void oracle_see_action(struct oracle *oracle, const struct action *action, const
     case ACTION_HOLD:
         see_hold(oracle, action);
         break;
+    case ACTION_ACCESS: /* the nights read the ruby at any time */
     case ACTION_ISOBAR_DONE:
     case ACTION_PACE:
     case ACTION_FINISHED:
