@@ -11,6 +11,7 @@
 #define EMPTY_BAR 0.5       /* a membrane below it is empty */
 #define EMPTY_BAR_LEAVE 1.0 /* and stays so up to here: a pressure at the limit is not to flicker */
 #define BRANCH_READINGS 10  /* averaged for the pressure at a change's end */
+#define CORRECTIONS_MAX 3   /* of one isobar's drift: what that does not help, a person should see */
 #define ISOBAR_READINGS 10  /* averaged for the pressure at an isobar's start and end */
 #define GAP_S_MAX 600.0     /* a ruby that cannot be read does not keep the scans waiting for longer */
 #define ACCESS_MOVE_S_MAX 60.0
@@ -166,8 +167,10 @@ static void begin_loading(struct core *core, struct core_actions *actions)
     const struct plan_step *step = present_step(core);
     const struct plan_step *next = core->step_index + 1 < core->settings.n_steps ? step + 1 : NULL;
     bool has_isobar = next && next->kind == PLAN_ISOBAR;
+    struct loading_settings settings = core->settings.loading;
+    settings.back_off = step->back_off;
     double back_off_bar_per_min = core->settings.loading.back_off_bar_per_s * 60.0;
-    loading_start(&core->loading, &core->settings.loading, step->kind == PLAN_LOAD ? 1 : -1, step->pressure_gpa_target,
+    loading_start(&core->loading, &settings, step->kind == PLAN_LOAD ? 1 : -1, step->pressure_gpa_target,
                   step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
                   has_isobar ? next->drift_gpa_max : 0.12, core->membrane_bar, core->now_ns);
     core->loading_state_shown = LOADING_IDLE;
@@ -191,7 +194,8 @@ static void begin_gap(struct core *core)
 static void begin_isobar(struct core *core, struct core_actions *actions)
 {
     const struct plan_step *step = present_step(core);
-    core->isobar = (struct core_isobar){.start_t_ns = core->now_ns, .pressure_gpa_start = NAN, .pressure_gpa_end = NAN};
+    core->isobar = (struct core_isobar){.start_t_ns = core->now_ns};
+    drift_begin(&core->isobar.drift);
     scan_begin(&core->scan, core->scan.scan_number, step->n_scans, step->n_frames, step->frame_time_s, core->now_ns);
     set_ruby_every(core, actions, RUBY_EVERY_S_ISOBAR);
     set_pace(core, actions, PACE_ISOBAR);
@@ -369,18 +373,18 @@ static void command_setpoint(struct core *core, struct core_actions *actions)
     double command_bar = core->loading.command_bar;
     if (!core->has_authority || fabs(command_bar - core->setpoint_bar) < SETPOINT_BAR_STEP)
         return;
-    assert(core->phase == CORE_LOADING);                                                        /* C3 */
+    assert(core->phase == CORE_LOADING || core->isobar.is_correcting);                          /* C3 */
     assert(command_bar <= core->settings.loading.membrane_bar_max);                             /* C2 */
     assert(command_bar >= core->authorised_bar_min && command_bar <= core->authorised_bar_max); /* C1 */
     core->setpoint_bar = command_bar;
     add_value(actions, ACTION_SETPOINT, command_bar);
 }
 
-static void advance_loading(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
+/* One pass of a pressure change, or of a correction. */
+static void drive_membrane(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
 {
     struct loading *loading = &core->loading;
     bool must_hold = (reasons & HOLD_REASONS_PRESSURE) != 0 || core->is_stopping;
-    show_reasons(core, actions, reasons, !must_hold);
     if (must_hold && !core->is_holding)
         loading_hold(loading);
     if (!must_hold && core->is_holding) {
@@ -395,6 +399,14 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
         core->interlock.stalled = core->interlock.stalled || loading->is_stalled;
         core->interlock.at_limit = core->interlock.at_limit || loading->is_at_limit;
     }
+}
+
+static void advance_loading(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
+{
+    const struct loading *loading = &core->loading;
+    bool must_hold = (reasons & HOLD_REASONS_PRESSURE) != 0 || core->is_stopping;
+    show_reasons(core, actions, reasons, !must_hold);
+    drive_membrane(core, actions, reasons, has_reading);
     show_loading_state(core, actions);
     if (loading->state == LOADING_DONE)
         next_step(core, actions);
@@ -405,18 +417,11 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
 static void add_isobar_reading(struct core *core, const struct event *event)
 {
     struct core_isobar *isobar = &core->isobar;
-    double mean_gpa, sigma_gpa;
-    trend_add(&isobar->trend, event->t_ns, event->value[0], event->value[1], 0.0);
     isobar->n_readings++;
     isobar->n_gap_readings++;
-    if (!trend_mean(&isobar->trend, ISOBAR_READINGS, &mean_gpa, &sigma_gpa))
-        return;
-    if (isnan(isobar->pressure_gpa_start))
-        isobar->pressure_gpa_start = mean_gpa;
-    isobar->pressure_gpa_end = mean_gpa;
-    double departure_gpa = mean_gpa - isobar->pressure_gpa_start;
-    if (fabs(departure_gpa) > fabs(isobar->pressure_gpa_departure))
-        isobar->pressure_gpa_departure = departure_gpa;
+    drift_add(&isobar->drift, event->t_ns, event->value[0], event->value[1]);
+    if (isobar->is_correcting)
+        loading_add_reading(&core->loading, event->t_ns, event->value[0], event->value[1]);
 }
 
 static void grant_scan_wish(struct core *core, struct core_actions *actions, enum scan_wish wish)
@@ -502,9 +507,68 @@ static void set_isobar_pace(struct core *core, struct core_actions *actions)
     set_pace(core, actions, !is_still ? PACE_ACCESS : is_gap ? PACE_LOADING : pace);
 }
 
-static void advance_isobar(struct core *core, struct core_actions *actions, uint32_t reasons)
+static void show_drift(struct core *core, struct core_actions *actions, const struct drift_projection *projection,
+                       int32_t direction)
+{
+    struct action *action = add(actions, ACTION_DRIFT);
+    action->integer[0] = core->step_index;
+    action->integer[1] = direction;
+    action->value[0] = projection->departure_gpa;
+    action->value[1] = projection->departure_gpa_sigma;
+    action->value[2] = projection->slope_gpa_per_s;
+}
+
+/* Says when the end of the isobar is going to be too far from its start, and corrects it if the step declares it:
+ * between two scans only. */
+static void watch_drift(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
     const struct plan_step *step = present_step(core);
+    struct core_isobar *isobar = &core->isobar;
+    struct drift_projection projection;
+    int64_t end_ns = isobar->start_t_ns + ns_from_s(step->duration_s);
+    if (!drift_project(&isobar->drift, core->now_ns, end_ns, &projection))
+        return;
+    bool is_beyond = projection.is_believed && fabs(projection.departure_gpa) > step->drift_gpa_max;
+    bool is_between = core->scan.state == SCAN_WAIT || core->scan.state == SCAN_DONE;
+    bool may_correct = step->drift_correction == PLAN_CORRECT_BETWEEN_SCANS && is_between &&
+                       isobar->n_corrections < CORRECTIONS_MAX && core->loading.state == LOADING_DONE &&
+                       (reasons & HOLD_REASONS_PRESSURE) == 0 && access_is_readable(&core->access) &&
+                       core->now_ns < end_ns;
+    if (is_beyond && may_correct) {
+        int32_t direction = projection.slope_gpa_per_s > 0.0 ? -1 : 1;
+        show_drift(core, actions, &projection, direction);
+        loading_correct(&core->loading, direction, core->membrane_bar, core->now_ns);
+        forget_authority(core);
+        isobar->is_correcting = true;
+        isobar->n_corrections++;
+    } else if (is_beyond != isobar->is_drifting) {
+        show_drift(core, actions, &projection, 0);
+    }
+    isobar->is_drifting = is_beyond;
+}
+
+/* The membrane goes to its new place as at the end of a pressure change; no scan begins meanwhile. */
+static void advance_correction(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
+{
+    show_reasons(core, actions, reasons, false);
+    set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+    set_pace(core, actions, PACE_LOADING);
+    drive_membrane(core, actions, reasons, has_reading);
+    bool is_done = core->loading.state == LOADING_DONE;
+    bool is_stopped = core->is_stopping && core->loading.state == LOADING_HELD;
+    if (is_done || is_stopped) {
+        core->isobar.is_correcting = core->isobar.is_drifting = false;
+        drift_restart(&core->isobar.drift);
+    }
+}
+
+static void advance_isobar(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
+{
+    const struct plan_step *step = present_step(core);
+    if (core->isobar.is_correcting) {
+        advance_correction(core, actions, reasons, has_reading);
+        return;
+    }
     bool is_scan_held = (reasons & HOLD_REASONS_SCAN) != 0;
     bool is_in_the_way = !access_is_clear(&core->access); /* C4 */
     show_reasons(core, actions, reasons, !is_scan_held || core->scan.state == SCAN_DONE);
@@ -517,16 +581,17 @@ static void advance_isobar(struct core *core, struct core_actions *actions, uint
     step_scan(core, actions, is_scan_held || is_in_the_way);
     core->interlock.scan_exhausted = core->scan.state == SCAN_EXHAUSTED;
     set_isobar_pace(core, actions);
+    watch_drift(core, actions, reasons);
     bool is_over = s_from_ns(core->now_ns - core->isobar.start_t_ns) >= step->duration_s;
     bool is_read = core->isobar.n_readings >= ISOBAR_READINGS && is_gap_over(core);
-    if (!is_over || core->scan.state != SCAN_DONE || !is_read)
+    if (!is_over || core->scan.state != SCAN_DONE || !is_read || core->isobar.is_correcting)
         return;
     struct action *action = add(actions, ACTION_ISOBAR_DONE);
     action->integer[0] = core->step_index;
     action->integer[1] = core->isobar.start_t_ns;
-    action->value[0] = core->isobar.pressure_gpa_start;
-    action->value[1] = core->isobar.pressure_gpa_end;
-    action->value[2] = core->isobar.pressure_gpa_departure;
+    action->value[0] = core->isobar.drift.pressure_gpa_start;
+    action->value[1] = core->isobar.drift.pressure_gpa_end;
+    action->value[2] = core->isobar.drift.pressure_gpa_departure;
     next_step(core, actions);
 }
 
@@ -621,7 +686,7 @@ void core_step(struct core *core, const struct event *event, struct core_actions
         advance_loading(core, ret_actions, reasons, event->kind == EVENT_MEMBRANE);
         break;
     case CORE_ISOBAR:
-        advance_isobar(core, ret_actions, reasons);
+        advance_isobar(core, ret_actions, reasons, event->kind == EVENT_MEMBRANE);
         break;
     case CORE_DEFLATED:
         advance_deflated(core, ret_actions, reasons);

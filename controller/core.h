@@ -19,7 +19,8 @@
  * Invariants (asserted):
  *   C1  no set point is asked for outside the range whose intent is durable
  *   C2  no set point is asked for above membrane_bar_max
- *   C3  outside LOADING no set point is asked for at all
+ *   C3  outside LOADING no set point is asked for, but in an ISOBAR whose step declares a correction of its drift, and
+ *       then between two scans only
  *   C4  no scan starts, and none goes on, unless the ruby optics are confirmed out and the laser off
  *   C5  no ruby reading is believed unless the optics had been in and settled before its exposure began
  */
@@ -30,6 +31,7 @@
 #include <stdint.h>
 
 #include "controller/access.h"
+#include "controller/drift.h"
 #include "controller/event.h"
 #include "controller/interlock.h"
 #include "controller/loading.h"
@@ -68,13 +70,13 @@ struct core_actions {
 
 struct core_isobar {
     int64_t start_t_ns;
-    double pressure_gpa_start; /* mean of the first readings; NaN before */
-    double pressure_gpa_end;   /* mean of the last */
-    double pressure_gpa_departure;
     int32_t n_readings;
     int32_t n_gap_readings; /* since the last scan, or since the start */
     int64_t gap_t_ns;       /* since when the ruby could have been read since then; 0: not yet */
-    struct trend trend;
+    struct drift drift;
+    bool is_drifting;   /* beyond the tolerance at its end, as far as can be told now */
+    bool is_correcting; /* the membrane moves, by `loading` */
+    int32_t n_corrections;
 };
 
 struct core {

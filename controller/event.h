@@ -64,6 +64,8 @@ enum action_kind {
     ACTION_PACE,        /* value: experiment seconds per wall second this phase can do with */
     ACTION_FINISHED,    /* integer: 0 complete, 1 stopped */
     ACTION_ACCESS,      /* integer: enum access_move */
+    ACTION_DRIFT, /* integer: step_index, direction of the correction that begins (0: none); value: projected departure
+                   * of the isobar's end from its start and its sigma, GPa; slope, GPa/s */
     ACTION_KIND_COUNT
 };
 

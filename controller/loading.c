@@ -21,6 +21,7 @@
  * takes to answer. Of the back-off rate BRAKE_SHARE is planned for braking, the rest kept. */
 #define SERVO_S 40.0
 #define SLIDE_SIGMAS 4.0 /* the sample is believed to slide */
+#define SLIDE_BAR 6.0    /* of excess, at most, when it is */
 #define BRAKE_SHARE 0.7
 #define UNLOADING_SHARE 0.5 /* of the load on the gasket may be excess, at least */
 
@@ -50,6 +51,7 @@
 #define DROP_MEAN_GPA 0.004
 #define EARLY_DROP_GPA 0.04
 #define DROP_CONFIRMATIONS 2
+#define DROP_SLOPE 1e-4 /* GPa/s: of the sample, when the drop is confirmed */
 #define SIGNIFICANCE 2.5          /* sigmas */
 #define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the edge the sample drops by 0.015 GPa within 100 s */
 #define PROBE_BAR_PER_S_MIN 0.015
@@ -74,7 +76,9 @@
 
 /* Approaches and corrections. FAR_SHORT times short_gpa is more than a drop explains. */
 #define APPROACHES_MAX 4
-#define FAR_SHORT 3.0
+#define FAR_SHORT 2.5
+#define FAR_READINGS 8
+#define FAR_CROSSED_SHARE 0.3 /* of the half width, in which the readings come that tell */
 #define CORRECTIONS_MAX 1
 #define CORRECTION_SHARE 0.4 /* of the half width */
 
@@ -281,13 +285,22 @@ static double cautious_compliance(const struct loading *loading)
     return loading->response.estimate.compliance_bar_s_per_gpa_cautious;
 }
 
-/* Rise during the back-off: the excess compliance x slope is taken out at the back-off rate. */
-static double expected_rise_gpa(const struct loading *loading, double slope_gpa_per_s)
+/* More excess than the membrane has gone ahead of the edge since the slide began cannot be stored, whatever a compliance
+ * says that is not known yet. */
+static double excess_bar_max(const struct loading *loading, double level_gpa)
+{
+    double edge_bar = loading->response.estimate.edge_bar_per_gpa * (level_gpa - loading->slide_gpa);
+    double ahead_bar = mirror(loading, loading->command_bar) - loading->slide_bar - edge_bar;
+    return SLIDE_BAR + fmax(ahead_bar, 0.0);
+}
+
+/* Rise during the back-off: the excess is taken out at the back-off rate, and the slope with it. */
+static double expected_rise_gpa(const struct loading *loading, double level_gpa, double slope_gpa_per_s)
 {
     if (!(slope_gpa_per_s > 0.0))
         return 0.0;
-    return slope_gpa_per_s * slope_gpa_per_s * cautious_compliance(loading) /
-           (2.0 * loading->settings.back_off_bar_per_s);
+    double excess_bar = fmin(cautious_compliance(loading) * slope_gpa_per_s, excess_bar_max(loading, level_gpa));
+    return slope_gpa_per_s * excess_bar / (2.0 * loading->settings.back_off_bar_per_s);
 }
 
 /* ln(1 + x), x >= 0, by square roots: the same on every processor. */
@@ -370,7 +383,7 @@ static bool is_applied(const struct loading *loading)
 {
     double pressure_gpa = loading->pressure_gpa_target;
     bool is_known = line_sigma_at(&loading->width, pressure_gpa) < KNOWN_SHARE * line_at(&loading->width, pressure_gpa);
-    return loading->settings.back_off == LOADING_BACK_OFF_APPLY && is_known;
+    return loading->settings.back_off == PLAN_BACK_OFF_APPLY && is_known;
 }
 
 /* An activated gasket carries any speed with about the excess at which it yields; one that was seen to store more than
@@ -385,10 +398,23 @@ static void learn_flow(struct loading *loading, double level_gpa)
     loading->is_viscous = slope / per_bar_s > VISCOUS_SHARE * half_width_bar(loading, level_gpa);
 }
 
+/* The membrane stands beyond the near edge by this much. Where the gasket is activated the edge is a matter of speed, and
+ * is taken at the speed by which the far edge shows: the middle between two points of equal speed is the middle. */
+static double excess_bar(const struct loading *loading, double level_gpa, double slope)
+{
+    if (!(slope > 0.0))
+        return 0.0;
+    double stored_bar = fmin(loading->response.estimate.compliance_bar_s_per_gpa * slope,
+                             excess_bar_max(loading, level_gpa));
+    if (loading->is_viscous || slope < DROP_SLOPE)
+        return stored_bar;
+    double yield_bar = YIELD_SHARE * half_width_bar(loading, level_gpa) * log_of_one_and(slope / DROP_SLOPE - 1.0);
+    return fmax(stored_bar, yield_bar);
+}
+
 static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, double slope)
 {
-    double compliance = loading->response.estimate.compliance_bar_s_per_gpa;
-    loading->near_edge_bar = mirror(loading, loading->command_bar) - (slope > 0.0 ? compliance * slope : 0.0);
+    loading->near_edge_bar = mirror(loading, loading->command_bar) - excess_bar(loading, level_gpa, slope);
     loading->centre_bar = mirror(loading, loading->command_bar);
     double mean_gpa, sigma_gpa; /* as late as the means that will be compared with it */
     bool is_known = trend_mean(&loading->trend, drop_readings(loading), &mean_gpa, &sigma_gpa);
@@ -396,7 +422,7 @@ static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, 
     loading->n_approaches++;
     learn_flow(loading, level_gpa);
     response_pause(&loading->response);
-    if (loading->settings.back_off == LOADING_BACK_OFF_NONE) {
+    if (loading->settings.back_off == PLAN_BACK_OFF_NONE) {
         enter(loading, LOADING_WATCH, now_ns);
     } else if (is_applied(loading)) {
         double width_bar = half_width_bar(loading, level_gpa);
@@ -446,6 +472,10 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     if (!fit_trend(loading, now_ns, &plain) || !fit_slide(loading, now_ns, &fit))
         return 0.0;
     bool is_sliding = mirror(loading, plain.slope_gpa_per_s) > SLIDE_SIGMAS * plain.slope_gpa_per_s_sigma;
+    if (is_sliding && loading->slope_gpa_per_s_max == 0.0) {
+        loading->slide_bar = mirror(loading, loading->command_bar);
+        loading->slide_gpa = mirror(loading, plain.level_gpa);
+    }
     if (is_sliding)
         loading->slope_gpa_per_s_max = fmax(loading->slope_gpa_per_s_max, mirror(loading, plain.slope_gpa_per_s));
     else
@@ -454,7 +484,7 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     double target_gpa = mirror(loading, loading->pressure_gpa_target);
     double believed = is_sliding ? slope : 0.0;
     double stop_gpa = loading->is_viscous ? settings->stop_gpa : settings->stop_gpa + YIELDING_GPA;
-    if (level_gpa + fit.level_gpa_sigma + expected_rise_gpa(loading, believed) >= target_gpa - stop_gpa) {
+    if (level_gpa + fit.level_gpa_sigma + expected_rise_gpa(loading, level_gpa, believed) >= target_gpa - stop_gpa) {
         end_ramp(loading, now_ns, level_gpa, believed);
         return 0.0;
     }
@@ -526,11 +556,16 @@ static bool is_short(const struct loading *loading)
     return mirror(loading, loading->pressure_gpa_target) - plateau_gpa > loading->settings.short_gpa;
 }
 
-/* The sample falls, and far from the target: the ramp had stopped for a wrong reason. */
-static bool is_far_short(const struct loading *loading, const struct trend_fit *fit)
+/* The excess is out, and the sample far from the target: the ramp has stopped too early by much. That needs no plateau,
+ * and the far edge is not to be met on the way there. */
+static bool is_far_short(const struct loading *loading)
 {
-    double short_gpa = mirror(loading, loading->pressure_gpa_target - fit->level_gpa);
-    return loading->n_approaches < APPROACHES_MAX && short_gpa > FAR_SHORT * loading->settings.short_gpa;
+    double mean_gpa, sigma_gpa;
+    if (loading->n_approaches >= APPROACHES_MAX ||
+        !trend_mean(&loading->trend, FAR_READINGS, &mean_gpa, &sigma_gpa))
+        return false;
+    double short_gpa = mirror(loading, loading->pressure_gpa_target - mean_gpa) - SIGNIFICANCE * sigma_gpa;
+    return short_gpa > FAR_SHORT * loading->settings.short_gpa;
 }
 
 static double step_back_off(struct loading *loading, int64_t now_ns)
@@ -539,11 +574,9 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
     struct trend_fit fit;
     if (!fit_trend(loading, now_ns, &fit))
         return 0.0;
-    if (is_short(loading)) {
-        enter(loading, LOADING_RAMP, now_ns);
-        return 0.0;
-    }
-    if (loading->n_below >= DROP_CONFIRMATIONS && is_far_short(loading, &fit)) {
+    double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
+    double width_bar = half_width_bar(loading, mirror(loading, fit.level_gpa));
+    if (is_short(loading) || (crossed_bar > FAR_CROSSED_SHARE * width_bar && is_far_short(loading))) {
         enter(loading, LOADING_RAMP, now_ns);
         return 0.0;
     }
@@ -552,8 +585,6 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
         enter(loading, LOADING_RECENTRE, now_ns);
         return 0.0;
     }
-    double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
-    double width_bar = half_width_bar(loading, mirror(loading, fit.level_gpa));
     double width_sigma = line_sigma_at(&loading->width, fit.level_gpa);
     if (crossed_bar < fmax(width_bar, 2.0 * (width_bar - PROBE_SIGMAS * width_sigma)))
         return -settings->back_off_bar_per_s;
@@ -596,7 +627,7 @@ static double step_watch(struct loading *loading, int64_t now_ns)
     bool is_significant = fabs(fit.slope_gpa_per_s) > SIGNIFICANCE * fit.slope_gpa_per_s_sigma;
     bool is_too_much = fabs(drift_gpa) > loading->drift_gpa_max / 2.0;
     if (is_significant && is_too_much && loading->n_corrections < CORRECTIONS_MAX &&
-        loading->settings.back_off != LOADING_BACK_OFF_NONE) {
+        loading->settings.back_off != PLAN_BACK_OFF_NONE) {
         double step_bar = CORRECTION_SHARE * half_width_bar(loading, mirror(loading, fit.level_gpa));
         loading->n_corrections++;
         loading->centre_bar += drift_gpa > 0.0 ? -step_bar : step_bar;
@@ -682,6 +713,21 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
         loading->moved_t_ns = now_ns;
     assert(loading->command_bar >= 0.0 && loading->command_bar <= loading->settings.membrane_bar_max); /* L1 */
     assert(state != LOADING_RETREAT || loading->command_bar <= before_bar);                            /* L4 */
+}
+
+void loading_correct(struct loading *loading, int32_t direction, double membrane_bar, int64_t now_ns)
+{
+    assert(loading->state == LOADING_DONE && (direction == 1 || direction == -1));
+    double width_bar = half_width_bar(loading, mirror(loading, loading->pressure_gpa_target));
+    double step_bar = mirror(loading, direction) * CORRECTION_SHARE * width_bar;
+    double from_edge_bar = (1.0 - CORRECTION_SHARE) * 0.5 * width_bar;
+    double low_bar = loading->near_edge_bar - 2.0 * width_bar + from_edge_bar;
+    loading->centre_bar = clamp(loading->centre_bar + step_bar, low_bar, loading->near_edge_bar - from_edge_bar);
+    loading->command_bar = clamp(membrane_bar, 0.0, loading->settings.membrane_bar_max);
+    loading->n_corrections = CORRECTIONS_MAX;
+    loading->t_ns = now_ns;
+    trend_clear(&loading->trend);
+    enter(loading, LOADING_RECENTRE, now_ns);
 }
 
 /* The near edge of the dead zone as far as it is known, loading only. */

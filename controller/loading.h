@@ -30,6 +30,7 @@
  *   RETREAT -> HELD             [step_retreat]
  *   any but IDLE, DONE -> HELD  [loading_hold]   where the membrane stands inside the dead zone, or on unloading
  *   HELD, RETREAT -> RAMP, RECENTRE, WATCH   [loading_resume]
+ *   DONE -> RECENTRE            [loading_correct] the isobar drifts, and its step declares a correction
  *   DONE -> RAMP                [loading_start]  the next change; what this one taught is taken over
  *
  * Invariants (asserted at the end of every step):
@@ -48,6 +49,7 @@
 #include "controller/line.h"
 #include "controller/response.h"
 #include "controller/trend.h"
+#include "sequences/plan.h"
 
 enum loading_state {
     LOADING_IDLE,
@@ -59,13 +61,6 @@ enum loading_state {
     LOADING_HELD,
     LOADING_DONE,
     LOADING_STATE_COUNT
-};
-
-enum loading_back_off {
-    LOADING_BACK_OFF_CALIBRATE, /* probe for the far edge of the dead zone */
-    LOADING_BACK_OFF_APPLY,     /* by the width that is known, without probing; a change that finds none known probes */
-    LOADING_BACK_OFF_NONE,      /* stay where the ramp ended */
-    LOADING_BACK_OFF_COUNT
 };
 
 /* What is known of the cell before its first change of the run, from earlier nights (its passport); all zero: nothing.
@@ -80,7 +75,7 @@ struct loading_cell {
 };
 
 struct loading_settings {
-    enum loading_back_off back_off;
+    enum plan_back_off back_off;
     struct loading_cell cell;
     double membrane_bar_max;
     double pressure_gpa_max;
@@ -111,6 +106,7 @@ struct loading {
     struct line middle;         /* its middle: take-up + pressure / (GPa per bar) */
     double slope_gpa_per_s_max; /* fastest slide of this change, and of that which has taught is_viscous */
     double slope_gpa_per_s_taught;
+    double slide_bar, slide_gpa; /* x direction: command and level when the sample was first seen to slide */
     bool is_viscous;      /* stores far more excess than an activated gasket would */
     double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
     double far_edge_bar;  /* x direction: the other side */
@@ -152,6 +148,10 @@ void loading_range(const struct loading *loading, double *ret_bar_min, double *r
 /* Doubt: stop, and on loading leave the edge of the dead zone without waiting for the ruby. */
 void loading_hold(struct loading *loading);
 void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns);
+
+/* A small correction of a change that is done: up (+1) or down (-1) by part of the half width, not beyond the edges;
+ * then RECENTRE, WATCH and DONE as before. */
+void loading_correct(struct loading *loading, int32_t direction, double membrane_bar, int64_t now_ns);
 
 /* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN without a trend. */
 double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_ns);

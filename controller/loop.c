@@ -308,6 +308,25 @@ static void execute_isobar_done(struct loop *loop, const struct action *action)
         gap_words(loop));
 }
 
+static void execute_drift(struct loop *loop, const struct action *action)
+{
+    const struct plan_step *step = &loop->settings.plan->steps[action->integer[0]];
+    const char *answer = action->integer[1] > 0   ? "corrected now: the membrane goes up a little"
+                         : action->integer[1] < 0 ? "corrected now: the membrane goes down a little"
+                                                  : "not corrected";
+    bool is_beyond = fabs(action->value[0]) > step->drift_gpa_max;
+    if (is_beyond)
+        say(loop, "warning",
+            "drift: %+.3f GPa/h takes the end of the isobar to %+.3f +- %.3f GPa from its start, more than the %.3f "
+            "GPa "
+            "allowed; %s",
+            3600.0 * action->value[2], action->value[0], action->value[1], step->drift_gpa_max, answer);
+    else
+        say(loop, "info",
+            "drift: the end of the isobar is expected within the %.3f GPa allowed again (%+.3f +- %.3f GPa)",
+            step->drift_gpa_max, action->value[0], action->value[1]);
+}
+
 static void execute_hold(struct loop *loop, const struct action *action)
 {
     uint32_t reasons = (uint32_t)action->integer[0];
@@ -382,6 +401,9 @@ static void execute(struct loop *loop, const struct action *action)
         break;
     case ACTION_FINISHED:
         loop->finished = (int)action->integer[0];
+        break;
+    case ACTION_DRIFT:
+        execute_drift(loop, action);
         break;
     case ACTION_ACCESS:
         access_link_move(loop->access, (enum access_move)action->integer[0]);

@@ -40,9 +40,13 @@ static const struct record_field PRELOADED_FIELDS[] = {
     STEP(at, RECORD_GPA, true, pressure_gpa_target, 0, PRESSURE_GPA_END),
 };
 
+static const char *const BACK_OFFS[PLAN_BACK_OFF_COUNT] = {"calibrate", "apply", "none"};
+static const char *const DRIFT_CORRECTIONS[PLAN_DRIFT_CORRECTION_COUNT] = {"none", "between_scans"};
+
 static const struct record_field RAMP_FIELDS[] = {
     STEP(to, RECORD_GPA, true, pressure_gpa_target, 0, PRESSURE_GPA_END),
     STEP(rate, RECORD_BAR_PER_MIN, false, rate_bar_per_min, 0.01, 20),
+    {RECORD_CHOICE_FIELD("back_off", struct plan_step, back_off, BACK_OFFS)},
 };
 
 /* An Eiger2 cannot frame faster than 0.5 ms; a two-time correlation of 100 000 frames would not fit a computer. */
@@ -56,6 +60,7 @@ static const struct record_field ISOBAR_FIELDS[] = {
     STEP(duration, RECORD_S, true, duration_s, 1, 7 * 24 * 3600),
     {.key = "scan", .unit = RECORD_NESTED, .nested = SCAN_FIELDS, .n_nested = COUNT_OF(SCAN_FIELDS)},
     STEP(drift_gpa_max, RECORD_PLAIN, false, drift_gpa_max, 0.001, 10),
+    {RECORD_CHOICE_FIELD("drift_correction", struct plan_step, drift_correction, DRIFT_CORRECTIONS)},
 };
 
 static const struct {
@@ -140,6 +145,10 @@ static int check_isobar(const struct record_list *list, int32_t call, const stru
     if (before->kind == PLAN_ISOBAR)
         return record_refuse(list, call, ERR_CONFIG, err,
                              "follows another isobar (line %d); give one isobar with the whole duration", before->line);
+    if (step->drift_correction != PLAN_CORRECT_NONE && before->kind != PLAN_LOAD && before->kind != PLAN_UNLOAD)
+        return record_refuse(list, call, ERR_CONFIG, err,
+                             "drift_correction needs the dead zone that a load or unload finds; line %d is %s",
+                             before->line, plan_kind_name(before->kind));
     double scans_s = step->n_scans * (step->n_frames * step->frame_time_s + SCAN_S_BESIDES);
     if (!(scans_s <= step->duration_s))
         return record_refuse(list, call, ERR_CONFIG, err,
@@ -262,10 +271,12 @@ static void print_step(FILE *stream, int32_t step_index, const struct plan_step 
     fprintf(stream, "%d %s pressure_gpa_target=%.17g", step_index, plan_kind_name(step->kind),
             step->pressure_gpa_target);
     if (step->kind == PLAN_LOAD || step->kind == PLAN_UNLOAD)
-        fprintf(stream, " rate_bar_per_min=%.17g", step->rate_bar_per_min);
+        fprintf(stream, " rate_bar_per_min=%.17g back_off=%s", step->rate_bar_per_min, BACK_OFFS[step->back_off]);
     if (step->kind == PLAN_ISOBAR)
-        fprintf(stream, " duration_s=%.17g n_scans=%d n_frames=%d frame_time_s=%.17g drift_gpa_max=%.17g",
-                step->duration_s, step->n_scans, step->n_frames, step->frame_time_s, step->drift_gpa_max);
+        fprintf(stream,
+                " duration_s=%.17g n_scans=%d n_frames=%d frame_time_s=%.17g drift_gpa_max=%.17g drift_correction=%s",
+                step->duration_s, step->n_scans, step->n_frames, step->frame_time_s, step->drift_gpa_max,
+                DRIFT_CORRECTIONS[step->drift_correction]);
     fprintf(stream, "\n");
 }
 

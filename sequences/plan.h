@@ -34,6 +34,17 @@ struct plan_cell {
     double membrane_bar_max;    /* the cell's limit, membrane pressure */
 };
 
+/* What follows the ramp of a pressure change (controller/loading.h). */
+enum plan_back_off {
+    PLAN_BACK_OFF_CALIBRATE, /* probe for the far edge of the dead zone */
+    PLAN_BACK_OFF_APPLY,     /* by the width that is known, without probing; where it is not known well, probe */
+    PLAN_BACK_OFF_NONE,      /* stay where the ramp ended */
+    PLAN_BACK_OFF_COUNT
+};
+
+/* Of an isobar's drift. */
+enum plan_drift_correction { PLAN_CORRECT_NONE, PLAN_CORRECT_BETWEEN_SCANS, PLAN_DRIFT_CORRECTION_COUNT };
+
 struct plan_step {
     enum plan_kind kind;
     int line;                   /* in the sequence file */
@@ -44,6 +55,8 @@ struct plan_step {
     int32_t n_frames;           /* per scan */
     double frame_time_s;        /* default 0.1 */
     double drift_gpa_max;       /* isobar; default 0.12 */
+    int32_t back_off;           /* load, unload: enum plan_back_off; default calibrate */
+    int32_t drift_correction;   /* isobar: enum plan_drift_correction; default none */
 };
 
 struct plan {

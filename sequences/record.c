@@ -227,12 +227,34 @@ static int read_number(const struct record_list *list, int32_t index, const stru
     return 0;
 }
 
+static int read_choice(const struct record_list *list, int32_t index, const struct record_field *field,
+                       int32_t *ret_choice, struct err *err)
+{
+    const struct record_item *item = &list->items[index];
+    char shown[160], suggestion[400];
+    for (int32_t i = 0; i < field->n_choices; i++)
+        if (item->type == RECORD_TEXT && strcmp(item->text, field->choices[i]) == 0) {
+            *ret_choice = i;
+            return 0;
+        }
+    return record_refuse(list, index, ERR_CONFIG, err, "%s: not a choice%s", item_show(shown, sizeof shown, item),
+                         record_suggest(suggestion, sizeof suggestion, item->type == RECORD_TEXT ? item->text : "",
+                                        field->choices, field->n_choices));
+}
+
 static int read_field(const struct record_list *list, int32_t index, const struct record_field *field, void *base,
                       struct err *err)
 {
     char *member = (char *)base + field->offset;
     if (field->unit == RECORD_WORD)
         return read_word(list, index, field, member, err);
+    if (field->unit == RECORD_CHOICE) {
+        int32_t choice = 0;
+        int code = read_choice(list, index, field, &choice, err);
+        if (code == 0)
+            memcpy(member, &choice, sizeof choice);
+        return code;
+    }
     if (field->unit == RECORD_NESTED) {
         if (list->items[index].type != RECORD_TABLE)
             return record_refuse(list, index, ERR_CONFIG, err, "%s: expected a table, %s = { ... }", field->key,

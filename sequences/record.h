@@ -37,12 +37,14 @@ struct record_list {
 };
 
 /* How a value is written and stored. WORD: text. COUNT: whole number, stored as int32_t. PLAIN: number whose key
- * carries the unit. NESTED: a table with fields of its own. The others: text with a unit, stored in the named unit. */
+ * carries the unit. NESTED: a table with fields of its own. CHOICE: one of a few words, stored as its
+ * index, int32_t. The others: text with a unit, stored in the named unit. */
 enum record_unit {
     RECORD_WORD,
     RECORD_COUNT,
     RECORD_PLAIN,
     RECORD_NESTED,
+    RECORD_CHOICE,
     RECORD_GPA,
     RECORD_BAR,
     RECORD_BAR_PER_MIN,
@@ -65,7 +67,13 @@ struct record_field {
     double min, max; /* both allowed */
     const struct record_field *nested;
     int n_nested;
+    const char *const *choices;
+    int n_choices;
 };
+
+#define RECORD_CHOICE_FIELD(key_, type_, member_, choices_)                                                            \
+    .key = (key_), .unit = RECORD_CHOICE, .offset = offsetof(type_, member_), .size = sizeof(((type_ *)0)->member_),   \
+    .choices = (choices_), .n_choices = (int)(sizeof(choices_) / sizeof(choices_)[0])
 
 #define RECORD_FIELD(key_, unit_, required_, type_, member_, min_, max_)                                               \
     {                                                                                                                  \

@@ -3,6 +3,8 @@
  * has never seen, on two laws of creep; one JSON line per protocol and law, with percentiles over all changes.
  *
  *   calibrate  the protocol of controller/loading.h
+ *   apply      the same by the width of the dead zone as it is known, once it is known well
+ *   corrected  calibrate, and every isobar declares a correction of its drift
  *   none       the same without the back-off
  *   paper      the plain recipe of tests/nights/recipe.h, ramped at 2 bar/min
  *
@@ -28,9 +30,11 @@
 #define ISOBAR_S 10800.0
 #define CHANGES_MAX 16384
 
-enum protocol { PROTOCOL_CALIBRATE, PROTOCOL_NONE, PROTOCOL_PAPER, PROTOCOL_COUNT };
+enum protocol { PROTOCOL_CALIBRATE, PROTOCOL_APPLY, PROTOCOL_CORRECTED, PROTOCOL_NONE, PROTOCOL_PAPER, PROTOCOL_COUNT };
 
-static const char *const protocol_names[PROTOCOL_COUNT] = {"calibrate", "none", "paper"};
+static const char *const protocol_names[PROTOCOL_COUNT] = {"calibrate", "apply", "corrected", "none", "paper"};
+static const enum plan_back_off back_offs[PROTOCOL_COUNT] = {
+    [PROTOCOL_APPLY] = PLAN_BACK_OFF_APPLY, [PROTOCOL_NONE] = PLAN_BACK_OFF_NONE};
 static const char *const law_names[PLANT_FORM_COUNT] = {"linear", "log"};
 static const double ladder_gpa[] = {0.1, 1.5, 3.3, 4.9, 6.3, 7.0, 6.3, 4.9, 3.3, 1.5};
 
@@ -75,9 +79,13 @@ static void play_night(struct tally *tally, const struct cell *cell, enum protoc
     struct random random = {.state = seed ^ 0x6b696c6c};
     night_default_settings(&settings);
     settings.loading.membrane_bar_max = cell->membrane_bar_max;
-    settings.loading.back_off = protocol == PROTOCOL_NONE ? LOADING_BACK_OFF_NONE : LOADING_BACK_OFF_CALIBRATE;
     for (int i = 1; i < N_RUNGS; i++)
         night_add_change(&settings, ladder_gpa[i], ladder_gpa[i - 1], ISOBAR_S, 0);
+    for (int i = 0; i < settings.n_steps; i++) {
+        settings.steps[i].back_off = (int32_t)back_offs[protocol];
+        settings.steps[i].drift_correction =
+            protocol == PROTOCOL_CORRECTED ? PLAN_CORRECT_BETWEEN_SCANS : PLAN_CORRECT_NONE;
+    }
     plant_init_law(&plant, &cell->law, seed, ladder_gpa[0]);
     night_begin(&night, &settings, &plant, &cell->readings, seed);
     int64_t death_s = (int64_t)(130000.0 * random_uniform(&random));

@@ -57,14 +57,20 @@ static void close_data(FILE *file)
     }
 }
 
-static void begin(struct night *night, uint64_t seed, enum loading_back_off back_off)
+static void set_back_off(struct core_settings *settings, enum plan_back_off back_off)
+{
+    for (int i = 0; i < settings->n_steps; i++)
+        settings->steps[i].back_off = (int32_t)back_off;
+}
+
+static void begin(struct night *night, uint64_t seed, enum plan_back_off back_off)
 {
     static struct core_settings settings;
     struct plant plant;
     night_default_settings(&settings);
-    settings.loading.back_off = back_off;
     for (int i = 1; i < N_RUNGS; i++)
         night_add_change(&settings, ladder_gpa[i], ladder_gpa[i - 1], ISOBAR_S, 0);
+    set_back_off(&settings, back_off);
     plant_init(&plant, seed, ladder_gpa[0]);
     night_begin(night, &settings, &plant, &readings, seed);
 }
@@ -108,7 +114,7 @@ static void write_ladder(uint64_t seed)
     static struct night night;
     struct stays stays = {.file = open_data("ladder_states", STAYS_COLUMNS), .state = STATE_NONE};
     FILE *file = open_data("ladder", "t_h membrane_bar pressure_gpa_true pressure_gpa_ruby target_gpa state");
-    begin(&night, seed, LOADING_BACK_OFF_CALIBRATE);
+    begin(&night, seed, PLAN_BACK_OFF_CALIBRATE);
     double t_h = 0.0, target = ladder_gpa[0];
     for (int64_t s = 0; night_step(&night); s++) {
         t_h = (double)s / 3600.0;
@@ -177,7 +183,7 @@ static void write_loads(uint64_t seed)
     static struct night night, same;
     static const char *const names[] = {"load_protocol", "load_no_back_off", "load_recipe", "load_ramp"};
     FILE *starts = open_data("load_starts", "t_h pressure_gpa_true name");
-    begin(&night, seed, LOADING_BACK_OFF_CALIBRATE);
+    begin(&night, seed, PLAN_BACK_OFF_CALIBRATE);
     while (night.n_isobars < 1 && night_step(&night))
         continue;
     assert(night.n_isobars == 1); /* at 1.5 GPa; the load to 3.3 GPa comes next */
@@ -185,7 +191,7 @@ static void write_loads(uint64_t seed)
         FILE *file = open_data(names[i], LOAD_COLUMNS);
         same = night;
         if (i == 1)
-            same.core.settings.loading.back_off = LOADING_BACK_OFF_NONE;
+            set_back_off(&same.core.settings, PLAN_BACK_OFF_NONE);
         if (i < 2)
             write_load(file, starts, names[i], &same);
         else
@@ -226,7 +232,7 @@ static void write_drift_night(FILE *curves, FILE *departures, struct night *nigh
                     night->changes[i].departure_gpa_oracle);
 }
 
-static void write_drifts(uint64_t seed, enum loading_back_off back_off, const char *name)
+static void write_drifts(uint64_t seed, enum plan_back_off back_off, const char *name)
 {
     static struct night night;
     char departures_name[64];
@@ -256,7 +262,7 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     write_ladder(seed);
     write_loads(seed);
-    write_drifts(seed, LOADING_BACK_OFF_CALIBRATE, "drift_protocol");
-    write_drifts(seed, LOADING_BACK_OFF_NONE, "drift_no_back_off");
+    write_drifts(seed, PLAN_BACK_OFF_CALIBRATE, "drift_protocol");
+    write_drifts(seed, PLAN_BACK_OFF_NONE, "drift_no_back_off");
     return 0;
 }

@@ -351,7 +351,7 @@ static void a_change_without_back_off_stays_where_the_ramp_ended(void **state)
     for (int direction = -1; direction <= 1; direction += 2) {
         struct rig rig;
         rig_start(&rig, 31, direction, 1.5, direction > 0 ? 0.0 : 60.0);
-        rig.loading.settings.back_off = LOADING_BACK_OFF_NONE;
+        rig.loading.settings.back_off = PLAN_BACK_OFF_NONE;
         assert_true(rig_run(&rig, LOADING_WATCH, 20000.0));
         double command_bar = rig.loading.command_bar;
         assert_true(rig_run(&rig, LOADING_DONE, 20000.0));
@@ -419,11 +419,11 @@ static void a_drift_is_corrected_against_its_direction(void **state)
     (void)state;
     static const struct {
         double drift; /* in units of what is tolerated, in the direction of the change */
-        enum loading_back_off back_off;
+        enum plan_back_off back_off;
         double moves; /* -1: back from the direction of the change */
-    } cases[] = {{3.0, LOADING_BACK_OFF_CALIBRATE, -1.0}, {-3.0, LOADING_BACK_OFF_CALIBRATE, 1.0},
-                 {0.2, LOADING_BACK_OFF_CALIBRATE, 0.0},  {-0.2, LOADING_BACK_OFF_CALIBRATE, 0.0},
-                 {3.0, LOADING_BACK_OFF_NONE, 0.0},       {-3.0, LOADING_BACK_OFF_NONE, 0.0}};
+    } cases[] = {{3.0, PLAN_BACK_OFF_CALIBRATE, -1.0}, {-3.0, LOADING_BACK_OFF_CALIBRATE, 1.0},
+                 {0.2, PLAN_BACK_OFF_CALIBRATE, 0.0},  {-0.2, LOADING_BACK_OFF_CALIBRATE, 0.0},
+                 {3.0, PLAN_BACK_OFF_NONE, 0.0},       {-3.0, LOADING_BACK_OFF_NONE, 0.0}};
     for (int direction = -1; direction <= 1; direction += 2)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             struct desk desk;

@@ -110,6 +110,7 @@ static void execute(struct night *night, const struct action *action)
     case ACTION_ANALYSE:
     case ACTION_PHASE:
     case ACTION_PACE:
+    case ACTION_DRIFT:
     case ACTION_ACCESS:
     case ACTION_KIND_COUNT:
         break;

@@ -252,7 +252,8 @@ static void judge_rate(struct oracle *oracle, double setpoint_bar)
 static void judge_reversal(struct oracle *oracle, double setpoint_bar, const struct plant *plant)
 {
     int direction = direction_of(oracle);
-    if (oracle->is_new_setpoint || direction * (setpoint_bar - oracle->setpoint_bar) >= -ORACLE_STEP_BAR)
+    if (oracle->is_new_setpoint || oracle->is_correcting ||
+        direction * (setpoint_bar - oracle->setpoint_bar) >= -ORACLE_STEP_BAR)
         return;
     double excess_bar = fmax(0.0, plant->membrane_bar - plant->law.takeup_bar) - plant->load_bar;
     bool is_braking = direction * excess_bar > -half_width_bar(plant);
@@ -278,12 +279,12 @@ static void see_setpoint(struct oracle *oracle, double setpoint_bar, const struc
     const struct loading_settings *limits = &oracle->settings.loading;
     bool is_in_range = setpoint_bar >= 0.0 && setpoint_bar <= limits->membrane_bar_max; /* false for NaN */
     double top_bar = oracle->membrane_bar + limits->leash_bar + EXACT_BAR;
-    bool may_move = oracle->phase == CORE_LOADING &&
-                    (!is_held(oracle) || (direction_of(oracle) > 0 && setpoint_bar <= oracle->setpoint_bar));
+    bool is_driven = oracle->phase == CORE_LOADING || (oracle->is_correcting && !oracle->is_scanning);
+    bool may_move =
+        is_driven && (!is_held(oracle) || (direction_of(oracle) > 0 && setpoint_bar <= oracle->setpoint_bar));
     judge(oracle, INVARIANT_V1, is_in_range, setpoint_bar, limits->membrane_bar_max);
     judge(oracle, INVARIANT_LEASH, !(setpoint_bar > top_bar), setpoint_bar, top_bar);
-    bool is_unmoved = setpoint_bar == oracle->setpoint_bar ||
-                      (oracle->phase == CORE_LOADING && is_where_it_stands(oracle, setpoint_bar));
+    bool is_unmoved = setpoint_bar == oracle->setpoint_bar || (is_driven && is_where_it_stands(oracle, setpoint_bar));
     judge(oracle, INVARIANT_V5, may_move || is_unmoved, setpoint_bar, oracle->setpoint_bar);
     judge(oracle, INVARIANT_V7, has_all_answered(oracle) && oracle->is_membrane_read, setpoint_bar, 0.0);
     judge(oracle, INVARIANT_V9, is_authorised(oracle, setpoint_bar), setpoint_bar, oracle->ranges[0].bar_max);
@@ -363,6 +364,7 @@ static void see_phase(struct oracle *oracle, const struct action *action)
     }
     oracle->phase = phase;
     oracle->step_index = step_index;
+    oracle->is_correcting = false;
     oracle->state = phase == CORE_LOADING ? (int32_t)action->value[PHASE_STATE] : LOADING_IDLE;
     if (phase == CORE_LOADING && is_new)
         begin_change(oracle);
@@ -375,6 +377,17 @@ static void see_hold(struct oracle *oracle, const struct action *action)
     oracle->goes_on = action->integer[1] != 0;
     if (was_held && !is_held(oracle))
         oracle->is_new_setpoint = true;
+}
+
+/* A correction is declared by its step, and begins between two scans. */
+static void see_drift(struct oracle *oracle, const struct action *action)
+{
+    if (action->integer[1] == 0)
+        return;
+    bool is_declared = oracle->settings.steps[oracle->step_index].drift_correction == PLAN_CORRECT_BETWEEN_SCANS;
+    judge(oracle, INVARIANT_V5, oracle->phase == CORE_ISOBAR && is_declared && !oracle->is_scanning,
+          (double)action->integer[1], 0.0);
+    oracle->is_correcting = oracle->is_new_setpoint = true;
 }
 
 void oracle_see_action(struct oracle *oracle, const struct action *action, const struct plant *plant)
@@ -412,6 +425,9 @@ void oracle_see_action(struct oracle *oracle, const struct action *action, const
         break;
     case ACTION_HOLD:
         see_hold(oracle, action);
+        break;
+    case ACTION_DRIFT:
+        see_drift(oracle, action);
         break;
     case ACTION_ACCESS: /* the nights read the ruby at any time */
     case ACTION_ISOBAR_DONE:

@@ -92,6 +92,7 @@ struct oracle {
     bool is_new_setpoint; /* the first since the present change began or was resumed */
     /* scans */
     int64_t scan, attempt, n_complete, n_analysed;
+    bool is_correcting; /* the drift of the isobar */
     bool is_scanning;
     /* the truth */
     double crossing_bar; /* load when the pressure last came to the target; NaN: it is short of it */
