@@ -93,11 +93,11 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     loading->pressure_gpa_max = plan->cell.pressure_gpa_max;
     loading->leash_bar = 0.5;
     loading->back_off_bar_per_s = fmin(6.0, beamline->membrane.slew_bar_per_min_max) / 60.0;
-    loading->taper_s = 100.0;
-    loading->stop_gpa = -0.004;
+    loading->taper_s = 80.0;
+    loading->stop_gpa = -0.006;
     loading->short_gpa = 0.03;
     loading->drop_gpa = 0.008;
-    loading->watch_s = 180.0;
+    loading->watch_s = 150.0;
     struct interlock_settings *interlock = &ret_settings->interlock;
     interlock->membrane_stale_s = 20.0;
     interlock->ruby_stale_s = 25.0;

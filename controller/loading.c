@@ -22,22 +22,22 @@
 #define SERVO_S 40.0
 #define SLIDE_SIGMAS 4.0 /* the sample is believed to slide */
 #define SLIDE_BAR 6.0    /* of excess, at most, when it is */
-#define BRAKE_SHARE 0.7
-#define UNLOADING_SHARE 0.5 /* of the load on the gasket may be excess, at least */
+#define BRAKE_SHARE 0.8
+#define UNLOADING_SHARE 0.6 /* of the load on the gasket may be excess, at least */
 
 /* A gasket that yields like an activated solid (learn_flow): its excess falls by YIELD_BAR, a fifth of a narrow dead
  * zone, per factor e of speed; it goes on by YIELDING_GPA while the excess is taken out, beyond what is expected. One
  * that stores more than VISCOUS_SHARE of the half width flows. */
 #define YIELD_BAR 1.0
 #define YIELD_SLOPE_MIN 1.25e-4
-#define YIELDING_GPA 0.015
+#define YIELDING_GPA 0.017
 #define VISCOUS_SHARE 1.5
 #define SLOPE_SHARE_TAUGHT 0.8 /* of the fastest slide: slower ones do not tell better */
 
 /* V11. What ruby, slips and temperature may hide of the margin; the time ahead for which the margin must do, twice what
  * the servo needs; the part of the half width per factor e of speed, with its edge half as soft where it flows; a rise
  * that can hardly be told from standing still: not slower. */
-#define LIMIT_MARGIN_GPA 0.12
+#define LIMIT_MARGIN_GPA 0.1
 #define LIMIT_SIGMAS 2.0
 #define LIMIT_LEAD_S 100.0
 #define YIELD_SHARE 0.2
@@ -51,7 +51,7 @@
 #define DROP_MEAN_GPA 0.004
 #define EARLY_DROP_GPA 0.04
 #define DROP_CONFIRMATIONS 2
-#define DROP_SLOPE 1e-4 /* GPa/s: of the sample, when the drop is confirmed */
+#define DROP_SLOPE 1e-4           /* GPa/s: of the sample, when the drop is confirmed */
 #define SIGNIFICANCE 2.5          /* sigmas */
 #define PROBE_PER_COMPLIANCE 3e-6 /* GPa/s^2: beyond the edge the sample drops by 0.015 GPa within 100 s */
 #define PROBE_BAR_PER_S_MIN 0.015
@@ -63,10 +63,10 @@
 #define HALF_WIDTH_BAR_MIN 1.0
 #define NARROWEST_SHARE 0.5
 #define NARROWEST_SIGMAS 2.0
-#define PROBE_SIGMAS 1.2
+#define PROBE_SIGMAS 1.0
 #define KNOWN_SHARE 0.12
-#define CROSSING_SHARE 0.3
-#define CROSSING_SIGMAS 1.5
+#define CROSSING_SHARE 0.2
+#define CROSSING_SIGMAS 1.0
 
 /* How well an edge is seen, sigma: a share of the half width, and what the ramp itself blurs. The far edge shows by a
  * small drop only. */
@@ -285,8 +285,8 @@ static double cautious_compliance(const struct loading *loading)
     return loading->response.estimate.compliance_bar_s_per_gpa_cautious;
 }
 
-/* More excess than the membrane has gone ahead of the edge since the slide began cannot be stored, whatever a compliance
- * says that is not known yet. */
+/* More excess than the membrane has gone ahead of the edge since the slide began cannot be stored, whatever a
+ * compliance says that is not known yet. */
 static double excess_bar_max(const struct loading *loading, double level_gpa)
 {
     double edge_bar = loading->response.estimate.edge_bar_per_gpa * (level_gpa - loading->slide_gpa);
@@ -398,14 +398,14 @@ static void learn_flow(struct loading *loading, double level_gpa)
     loading->is_viscous = slope / per_bar_s > VISCOUS_SHARE * half_width_bar(loading, level_gpa);
 }
 
-/* The membrane stands beyond the near edge by this much. Where the gasket is activated the edge is a matter of speed, and
- * is taken at the speed by which the far edge shows: the middle between two points of equal speed is the middle. */
+/* The membrane stands beyond the near edge by this much. Where the gasket is activated the edge is a matter of speed,
+ * and is taken at the speed by which the far edge shows: the middle between two points of equal speed is the middle. */
 static double excess_bar(const struct loading *loading, double level_gpa, double slope)
 {
     if (!(slope > 0.0))
         return 0.0;
-    double stored_bar = fmin(loading->response.estimate.compliance_bar_s_per_gpa * slope,
-                             excess_bar_max(loading, level_gpa));
+    double stored_bar =
+        fmin(loading->response.estimate.compliance_bar_s_per_gpa * slope, excess_bar_max(loading, level_gpa));
     if (loading->is_viscous || slope < DROP_SLOPE)
         return stored_bar;
     double yield_bar = YIELD_SHARE * half_width_bar(loading, level_gpa) * log_of_one_and(slope / DROP_SLOPE - 1.0);
@@ -561,8 +561,7 @@ static bool is_short(const struct loading *loading)
 static bool is_far_short(const struct loading *loading)
 {
     double mean_gpa, sigma_gpa;
-    if (loading->n_approaches >= APPROACHES_MAX ||
-        !trend_mean(&loading->trend, FAR_READINGS, &mean_gpa, &sigma_gpa))
+    if (loading->n_approaches >= APPROACHES_MAX || !trend_mean(&loading->trend, FAR_READINGS, &mean_gpa, &sigma_gpa))
         return false;
     double short_gpa = mirror(loading, loading->pressure_gpa_target - mean_gpa) - SIGNIFICANCE * sigma_gpa;
     return short_gpa > FAR_SHORT * loading->settings.short_gpa;

@@ -107,9 +107,9 @@ struct loading {
     double slope_gpa_per_s_max; /* fastest slide of this change, and of that which has taught is_viscous */
     double slope_gpa_per_s_taught;
     double slide_bar, slide_gpa; /* x direction: command and level when the sample was first seen to slide */
-    bool is_viscous;      /* stores far more excess than an activated gasket would */
-    double near_edge_bar; /* x direction: where the excess is zero on the side the ramp came from */
-    double far_edge_bar;  /* x direction: the other side */
+    bool is_viscous;             /* stores far more excess than an activated gasket would */
+    double near_edge_bar;        /* x direction: where the excess is zero on the side the ramp came from */
+    double far_edge_bar;         /* x direction: the other side */
     double centre_bar;
     double floor_gpa;       /* x direction: level when the ramp ended; the plateau cannot lie lower */
     double plateau_sum_gpa; /* x direction: readings between the edges */
