@@ -35,10 +35,14 @@ bool drift_project(const struct drift *drift, int64_t now_ns, int64_t end_ns, st
         !trend_fit(&drift->trend, now_ns, WINDOW_S, NULL, &fit) || fit.n < READINGS_MIN)
         return false;
     double remaining_s = fmax(s_from_ns(end_ns - now_ns), 0.0);
-    double slope_gpa = fit.slope_gpa_per_s_sigma * remaining_s;
+    /* Mean and slope are independent of each other, level and slope are not. */
+    double mean_gpa2 = fit.mean_gpa_sigma * fit.mean_gpa_sigma;
+    double mean_age_s =
+        sqrt(fmax(fit.level_gpa_sigma * fit.level_gpa_sigma - mean_gpa2, 0.0)) / fit.slope_gpa_per_s_sigma;
+    double slope_gpa = fit.slope_gpa_per_s_sigma * (mean_age_s + remaining_s);
     *ret_projection = (struct drift_projection){
         .departure_gpa = fit.level_gpa + fit.slope_gpa_per_s * remaining_s - drift->pressure_gpa_start,
-        .departure_gpa_sigma = sqrt(fit.level_gpa_sigma * fit.level_gpa_sigma + slope_gpa * slope_gpa),
+        .departure_gpa_sigma = sqrt(mean_gpa2 + slope_gpa * slope_gpa),
         .slope_gpa_per_s = fit.slope_gpa_per_s,
         .is_believed = fabs(fit.slope_gpa_per_s) > DRIFT_SIGMAS * fit.slope_gpa_per_s_sigma,
     };
