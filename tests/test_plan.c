@@ -112,6 +112,20 @@ static void every_spelling_of_a_unit_is_the_same_number(void **state)
                 plan.steps[4].frame_time_s == 0 && plan.steps[4].drift_gpa_max == 0.5);
 }
 
+static void a_choice_is_read_and_has_a_default(void **state)
+{
+    (void)state;
+    expect_plan(HEAD "load { to = '2 GPa' } isobar { duration = '1 h' }\n"
+                     "load { to = '3 GPa', back_off = 'apply' }\n"
+                     "isobar { duration = '1 h', drift_correction = 'between_scans' }\n"
+                     "unload { to = '1 GPa', back_off = 'none' }");
+    assert_int_equal(plan.steps[1].back_off, PLAN_BACK_OFF_CALIBRATE);
+    assert_int_equal(plan.steps[2].drift_correction, PLAN_CORRECT_NONE);
+    assert_int_equal(plan.steps[3].back_off, PLAN_BACK_OFF_APPLY);
+    assert_int_equal(plan.steps[4].drift_correction, PLAN_CORRECT_BETWEEN_SCANS);
+    assert_int_equal(plan.steps[5].back_off, PLAN_BACK_OFF_NONE);
+}
+
 static void the_hash_is_of_the_plan_and_not_of_the_text(void **state)
 {
     (void)state;
@@ -122,10 +136,11 @@ static void the_hash_is_of_the_plan_and_not_of_the_text(void **state)
     expect_plan(HEAD "\n-- the same in other words\nlocal to = 33 load { rate = '120 bar/h', to = to .. ' kbar' }");
     assert_true(plan.hash == hash);
     assert_string_equal(printed(&plan), before);
-    assert_string_equal(before, "cell name=\"\" culet_um=600 gasket=\"\" medium=\"m\" hydrostatic_gpa_max=inf "
-                                "pressure_gpa_max=8 membrane_bar_max=130\n"
-                                "0 preloaded pressure_gpa_target=0.10000000000000001\n"
-                                "1 load pressure_gpa_target=3.2999999999999998 rate_bar_per_min=2\n");
+    assert_string_equal(before,
+                        "cell name=\"\" culet_um=600 gasket=\"\" medium=\"m\" hydrostatic_gpa_max=inf "
+                        "pressure_gpa_max=8 membrane_bar_max=130\n"
+                        "0 preloaded pressure_gpa_target=0.10000000000000001\n"
+                        "1 load pressure_gpa_target=3.2999999999999998 rate_bar_per_min=2 back_off=calibrate\n");
     uint64_t fnv = UINT64_C(14695981039346656037);
     for (const char *c = before; *c; c++)
         fnv = (fnv ^ (unsigned char)*c) * UINT64_C(1099511628211);
@@ -263,7 +278,7 @@ static const struct refusal REFUSALS[] = {
     {HEAD "load { to = '1 GPa', rat = '2 bar/min' }",
      ERR_CONFIG,
      {":3: load: unknown key 'rat'; nearest is 'rate'", "known: to, rate"}},
-    {HEAD "load { to = '1 GPa', velocity = 3 }", ERR_CONFIG, {"unknown key 'velocity' (known: to, rate)"}},
+    {HEAD "load { to = '1 GPa', velocity = 3 }", ERR_CONFIG, {"unknown key 'velocity' (known: to, rate, back_off)"}},
     {HEAD "isobar { duration = '1 h', scan = { frames = 100, frametime = '1 s' } }",
      ERR_CONFIG,
      {"isobar: unknown key 'frametime'; nearest is 'frame_time'"}},
@@ -296,6 +311,16 @@ static const struct refusal REFUSALS[] = {
      ERR_CONFIG,
      {"rate = \"0 bar/min\": expected 0.01 to 20 bar/min"}},
     {HEAD "load { to = '1 GPa', rate = '21 bar/min' }", ERR_CONFIG, {"expected 0.01 to 20 bar/min"}},
+    {HEAD "load { to = '1 GPa', back_off = 'aply' }",
+     ERR_CONFIG,
+     {":3: load: back_off = \"aply\": not a choice; nearest is 'apply' (known: calibrate, apply, none)"}},
+    {HEAD "load { to = '1 GPa', back_off = 1 }", ERR_CONFIG, {"back_off = 1: not a choice"}},
+    {HEAD "load { to = '1 GPa' } isobar { duration = '1 h', drift_correction = true }",
+     ERR_CONFIG,
+     {"isobar: drift_correction = true: not a choice", "known: none, between_scans"}},
+    {HEAD "isobar { duration = '1 h', drift_correction = 'between_scans' }",
+     ERR_CONFIG,
+     {"isobar: drift_correction needs the dead zone that a load or unload finds; line 2 is preloaded"}},
     {HEAD "isobar { duration = '0 s' }", ERR_CONFIG, {"duration = \"0 s\": expected 1 to 604800 s"}},
     {HEAD "isobar { duration = '1 h', drift_gpa_max = 0/0 }", ERR_CONFIG, {"nan: expected 0.001 to 10"}},
     {HEAD "isobar { duration = '1 h', drift_gpa_max = 1/0 }", ERR_CONFIG, {"drift_gpa_max = inf: expected"}},
@@ -512,6 +537,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_light_is_what_it_says),
         cmocka_unit_test(every_spelling_of_a_unit_is_the_same_number),
+        cmocka_unit_test(a_choice_is_read_and_has_a_default),
         cmocka_unit_test(the_hash_is_of_the_plan_and_not_of_the_text),
         cmocka_unit_test(pairs_is_sorted_and_nothing_shows_an_address),
         cmocka_unit_test(the_estimate_adds_up),
