@@ -53,22 +53,25 @@ void response_init(struct response *response, double edge_bar_per_gpa, double ed
     begin(response);
 }
 
+/* No vaguer than of a cell that nobody knows, and no surer than cells change: a fast one has the larger share. */
+static void expect(struct response *response, double k, double k_sigma)
+{
+    response->prior[RESPONSE_MEMBRANE] = k;
+    response->prior_sigma[RESPONSE_MEMBRANE] =
+        fmax(fmin(k_sigma, response->prior_sigma[RESPONSE_MEMBRANE]), CHANGE_SHARE * k);
+    begin(response);
+}
+
 void response_know(struct response *response, double compliance_bar_s_per_gpa, double compliance_bar_s_per_gpa_sigma)
 {
     double k = 1.0 / compliance_bar_s_per_gpa;
-    response->prior[RESPONSE_MEMBRANE] = k;
-    response->prior_sigma[RESPONSE_MEMBRANE] =
-        clamp(k * k * compliance_bar_s_per_gpa_sigma, CHANGE_SHARE * k, response->prior_sigma[RESPONSE_MEMBRANE]);
-    begin(response);
+    expect(response, k, k * k * compliance_bar_s_per_gpa_sigma);
 }
 
 void response_take_over(struct response *response, const struct response *before)
 {
-    double k = before->solution[RESPONSE_MEMBRANE], sigma = FORGET * before->sigma[RESPONSE_MEMBRANE];
     response->has_taught = before->has_taught;
-    response->prior[RESPONSE_MEMBRANE] = k;
-    response->prior_sigma[RESPONSE_MEMBRANE] = clamp(sigma, CHANGE_SHARE * k, response->prior_sigma[RESPONSE_MEMBRANE]);
-    begin(response);
+    expect(response, before->solution[RESPONSE_MEMBRANE], FORGET * before->sigma[RESPONSE_MEMBRANE]);
 }
 
 /* Gauss and Jordan on a symmetric positive matrix; the inverse takes its place. */

@@ -2,8 +2,9 @@
  * Goal: whole nights, compression and decompression, on cells the controller has never seen, end with every isobar
  * held, every scan taken, no overshoot and no drift; any one instrument may go away and come back; every fault of
  * tests/nights/fault.h at every moment comes out as its table says; no invariant of tests/nights/oracle.h is broken,
- * and each can be. Method: tests/nights, with the cells of the rehearsal. Seeds are drawn at run time and printed;
- * SEED=N repeats one.
+ * and each can be. On far wilder cells of both laws: the gasket is told that flows, and the death expected is the
+ * cell's. Method: tests/nights, with the cells of the rehearsal. Seeds are drawn at run time and printed; SEED=N
+ * repeats one; the wild cells are the same every time.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "tests/nights/cell.h"
 #include "tests/nights/night.h"
 
 #define N_SEEDS 10
@@ -319,6 +321,124 @@ static void every_fault_at_every_moment(void **state)
                     fault_kind((enum fault)fault)->outcome != FAULT_GOES_ON);
 }
 
+/* ---- wild cells of both laws --------------------------------------------------------------------------------- */
+
+#define WILD_SEED 9000 /* the same cells every time: shares of few dozen cells are asserted */
+#define N_WILD_FLOW 60 /* of each law */
+#define N_WILD_DEATH 20
+
+/* Two loads and two unloadings on a cell far wilder than the rehearsal's, under a limit of the cell. */
+static double begin_wild(struct night *night, enum plant_form form, uint64_t seed, double pressure_gpa_max)
+{
+    static const double ladder_gpa[] = {0.1, 2.0, 4.0, 2.5, 1.0};
+    static struct core_settings settings;
+    struct random random = {.state = seed};
+    struct cell cell;
+    struct plant plant;
+    cell_draw(&cell, form, &random);
+    night_default_settings(&settings);
+    settings.loading.membrane_bar_max = cell.membrane_bar_max;
+    settings.loading.pressure_gpa_max = settings.interlock.pressure_gpa_max = pressure_gpa_max;
+    for (int i = 1; i < 5; i++)
+        night_add_change(&settings, ladder_gpa[i], ladder_gpa[i - 1], 1800.0, 0);
+    plant_init_law(&plant, &cell.law, seed, ladder_gpa[0]);
+    night_begin(night, &settings, &plant, &cell.readings, seed);
+    return ladder_gpa[4];
+}
+
+/* How far the half width that was learned is off, and that which is assumed of a cell that nobody knows; squares. */
+struct width_error {
+    double learned, assumed, pulls;
+};
+
+static void add_width_error(struct width_error *error, const struct night *night, double assumed_bar)
+{
+    const struct loading *loading = &night->core.loading;
+    const struct plant_law *law = &night->plant.law;
+    double pressure_gpa = loading->pressure_gpa_target;
+    double truth_bar = law->dead_zone_bar + law->dead_zone_per_bar * night->plant.load_bar;
+    double off_bar = line_at(&loading->width, pressure_gpa) - truth_bar;
+    error->learned += off_bar * off_bar;
+    error->assumed += (assumed_bar - truth_bar) * (assumed_bar - truth_bar);
+    error->pulls += pow(off_bar / line_sigma_at(&loading->width, pressure_gpa), 2.0);
+}
+
+/* A gasket that flows stores an excess in proportion to its speed, an activated one nearly the same at any: after the
+ * second load they are told apart. One that flows but is taken for activated is loaded with more care than it needs;
+ * the other mistake would leave V11 too little, and must be rare. After all changes the dead zone is known better than
+ * it was assumed. */
+static void a_gasket_that_flows_is_told_from_an_activated_one(void **state)
+{
+    (void)state;
+    static struct night night;
+    for (int form = 0; form < PLANT_FORM_COUNT; form++) {
+        struct width_error width = {0};
+        int n_right = 0, n_told = 0, n_ended = 0;
+        for (int k = 0; k < N_WILD_FLOW; k++) {
+            double end_gpa = begin_wild(&night, (enum plant_form)form, WILD_SEED + (uint64_t)k, 8.0);
+            bool is_told = false;
+            struct line unknown = {0};
+            while (night_step(&night)) {
+                if (unknown.variance[0] == 0.0 && night.core.phase == CORE_LOADING)
+                    unknown = night.core.loading.width;
+                if (is_told || night.n_changes < 2 || !night.changes[1].is_started)
+                    continue;
+                is_told = true;
+                n_told++;
+                n_right += night.core.loading.is_viscous == (form == PLANT_LINEAR);
+            }
+            if (!night.is_finished)
+                continue; /* its membrane's limit stands before 4 GPa */
+            n_ended++;
+            add_width_error(&width, &night, line_at(&unknown, end_gpa));
+        }
+        print_message("law %d: %d of %d told rightly after the second load; half width off by %.2f bar (assumed: %.2f, "
+                      "in sigmas: %.2f) after four changes of %d\n",
+                      form, n_right, n_told, sqrt(width.learned / n_ended), sqrt(width.assumed / n_ended),
+                      sqrt(width.pulls / n_ended), n_ended);
+        assert_true(n_told >= N_WILD_FLOW * 8 / 10 && n_ended >= N_WILD_FLOW * 8 / 10);
+        assert_true(n_right >= (form == PLANT_LINEAR ? n_told * 8 / 10 : n_told * 19 / 20));
+        assert_true(width.learned < width.assumed);
+    }
+}
+
+/* V11 from the inside: what the loading expects of a death, against the exact day of creep, wherever it says that the
+ * limit of the cell is near. In 19 of 20 instants the cell would not go beyond it by more than the margin that the
+ * protocol keeps (0.12 GPa); the prediction has no more than the last readings, so that it can be too low by more where
+ * a slide has just begun or a compliance is still half known. */
+static void the_death_that_is_expected_is_the_cells(void **state)
+{
+    (void)state;
+    static struct night night;
+    const double limit_gpa = 4.6, margin_gpa = 0.12;
+    for (int form = 0; form < PLANT_FORM_COUNT; form++) {
+        double worst_gpa = -INFINITY, mean_gpa = 0.0;
+        int n = 0, n_beyond = 0;
+        for (int k = 0; k < N_WILD_DEATH; k++) {
+            begin_wild(&night, (enum plant_form)form, WILD_SEED + (uint64_t)k, limit_gpa);
+            while (night_step(&night)) {
+                const struct loading *loading = &night.core.loading;
+                bool is_asked = night.pass % 120 == 0 && night.core.phase == CORE_LOADING && loading->direction > 0 &&
+                                loading->state == LOADING_RAMP;
+                double expected_gpa = is_asked ? loading_pressure_gpa_if_died(loading, night.now_ns) : NAN;
+                if (!(expected_gpa > limit_gpa - 0.5))
+                    continue;
+                double beyond_gpa = oracle_pressure_gpa_if_died(&night.plant, &night.input) - expected_gpa;
+                worst_gpa = fmax(worst_gpa, beyond_gpa);
+                mean_gpa += beyond_gpa;
+                n_beyond += beyond_gpa > margin_gpa;
+                n++;
+            }
+        }
+        print_message("law %d: %d of %d times more than %.2f GPa beyond what was expected; %+.2f GPa on average, at "
+                      "worst %+.2f\n",
+                      form, n_beyond, n, margin_gpa, mean_gpa / n, worst_gpa);
+        assert_true(n > 20 * N_WILD_DEATH);
+        assert_true(n_beyond <= n / 20);
+        assert_true(mean_gpa < 0.0); /* cautious, on the whole */
+    }
+}
+
 /* ---- each invariant can fail --------------------------------------------------------------------------------- */
 
 /* A quiet night into a ramp, a scan or an unloading ramp; then the oracle hears or sees what must never be. */
@@ -519,6 +639,8 @@ int main(void)
         cmocka_unit_test(the_same_seed_gives_the_same_decisions),
         cmocka_unit_test(any_instrument_may_go_away_and_come_back),
         cmocka_unit_test(an_operator_can_hold_resume_and_stop),
+        cmocka_unit_test(a_gasket_that_flows_is_told_from_an_activated_one),
+        cmocka_unit_test(the_death_that_is_expected_is_the_cells),
         cmocka_unit_test(each_invariant_can_fail),
         cmocka_unit_test(every_fault_at_every_moment),
     };

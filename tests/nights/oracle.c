@@ -143,8 +143,8 @@ static void expect_reasons(struct oracle *oracle)
     if (oracle->settings.needs_detector && !oracle->has_detector_link)
         must |= HOLD_DETECTOR_LINK;
     bool is_beam_known = oracle->has_beam && age_s(oracle, oracle->beam_t_ns) <= limits->beam_stale_s;
-    double settle_s = limits->beam_settle_s + 2.0 * oracle->cadence_s; /* judged when the current is read */
-    bool is_settled = oracle->beam_good_t_ns && age_s(oracle, oracle->beam_good_t_ns) > settle_s;
+    double good_s = s_from_ns(oracle->beam_t_ns - oracle->beam_good_t_ns); /* judged when the current is read */
+    bool is_settled = oracle->beam_good_t_ns && good_s >= limits->beam_settle_s;
     if (oracle->settings.needs_detector && !(is_beam_known && oracle->current_ma >= limits->current_ma_min))
         must |= HOLD_BEAM;
     if (oracle->settings.needs_detector && !(is_beam_known && is_settled))
