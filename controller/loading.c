@@ -575,11 +575,13 @@ static double step_back_off(struct loading *loading, int64_t now_ns)
         return 0.0;
     double crossed_bar = loading->near_edge_bar - mirror(loading, loading->command_bar);
     double width_bar = half_width_bar(loading, mirror(loading, fit.level_gpa));
-    if (is_short(loading) || (crossed_bar > FAR_CROSSED_SHARE * width_bar && is_far_short(loading))) {
+    bool has_dropped = loading->n_below >= DROP_CONFIRMATIONS;
+    bool is_out = has_dropped || crossed_bar > FAR_CROSSED_SHARE * width_bar;
+    if (is_short(loading) || (is_out && is_far_short(loading))) {
         enter(loading, LOADING_RAMP, now_ns);
         return 0.0;
     }
-    if (loading->n_below >= DROP_CONFIRMATIONS) {
+    if (has_dropped) {
         find_far_edge(loading);
         enter(loading, LOADING_RECENTRE, now_ns);
         return 0.0;

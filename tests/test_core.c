@@ -647,7 +647,7 @@ static void a_night_between_scans_reads_in_the_gaps_alone(void **state)
     n_readings = bench.core.isobar.n_readings;
     assert_true(run_to(&bench, CORE_JOURNAL, 3, 3600));
     assert_true(bench.core.isobar.n_readings >= n_readings + 10); /* the end's pressure is one of after the last scan */
-    assert_true(fabs(bench.core.isobar.pressure_gpa_departure) < 0.2);
+    assert_true(fabs(bench.core.isobar.drift.pressure_gpa_departure) < 0.2);
     assert_int_equal(bench.n_aborts, 0);
     run_s(&bench, 60000);
     assert_int_equal(bench.finished, 0);
