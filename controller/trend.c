@@ -195,13 +195,12 @@ bool trend_fit(const struct trend *trend, int64_t now_ns, double window_s, const
     if (n < FIT_READINGS_MIN)
         return false;
     straighten(trend, now_ns, n, NULL, 0.0, &points);
-    if (!fit_robust(&points, &fit))
-        return false;
-    if (drive) { /* the bend needs the mean slope of the window, which the plain line has told */
+    bool is_known = fit_robust(&points, &fit);
+    if (is_known && drive) { /* the bend needs the mean slope of the window, which the plain line has told */
         straighten(trend, now_ns, n, drive, fit.slope_gpa_per_s, &points);
-        if (!fit_robust(&points, &fit))
-            return false;
+        is_known = fit_robust(&points, &fit);
     }
-    *ret_fit = fit;
-    return true;
+    if (is_known)
+        *ret_fit = fit;
+    return is_known;
 }
