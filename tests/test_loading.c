@@ -980,15 +980,21 @@ static void hostile_readings_break_no_invariant(void **state)
     (void)state;
     const char *given = getenv("SEED");
     uint64_t first = given && *given ? strtoull(given, NULL, 10) : 4200;
+    const struct loading_settings usual = settings;
     int n_walks = given && *given ? 1 : N_WALKS, n_states[LOADING_STATE_COUNT] = {0};
     for (int k = 0; k < n_walks; k++) {
-        struct walk walk = {.random = {.state = first + (uint64_t)k}, .now_ns = 1000 * NS_PER_S};
-        int direction = k % 3 == 2 ? -1 : 1;
+        uint64_t seed = first + (uint64_t)k; /* it alone says what is walked */
+        struct walk walk = {.random = {.state = seed}, .now_ns = 1000 * NS_PER_S};
+        int direction = seed % 3 == 2 ? -1 : 1;
         walk.membrane_bar = direction > 0 ? uniform(&walk.random, 0.0, 30.0) : uniform(&walk.random, 30.0, 120.0);
         walk.pressure_gpa = 0.1 * walk.membrane_bar;
         walk.bar_min = walk.bar_max = walk.membrane_bar;
+        settings.back_off = (enum loading_back_off)(seed / 3 % LOADING_BACK_OFF_COUNT);
+        if (seed % 2)
+            settings.cell = passport(uniform(&walk.random, 2.0, 12.0), uniform(&walk.random, 0.1, 3.0));
         start(&walk.loading, direction, uniform(&walk.random, 0.5, 6.0), walk.membrane_bar, walk.now_ns);
-        print_message("walk of seed %llu\n", (unsigned long long)(first + (uint64_t)k));
+        settings = usual;
+        print_message("walk of seed %llu\n", (unsigned long long)seed);
         for (int s = 0; s < WALK_STEPS; s++) {
             walk_step(&walk);
             n_states[walk.loading.state]++;

@@ -17,8 +17,9 @@
  * when the reason was shown; or the experiment is lost, and all that counts is that no other invariant is broken. */
 enum fault_outcome { FAULT_GOES_ON, FAULT_ASKS, FAULT_ENDS };
 
-/* Where a reason must be shown: while the membrane is driven, while a change rests, in an isobar, in a scan. */
-enum fault_place { AT_NONE = 0, AT_DRIVE = 1, AT_REST = 2, AT_ISOBAR = 4, AT_SCAN = 8, AT_ALL = 15 };
+/* Where a reason must be shown: while the membrane is driven, at the end of its way (the last of it is within the
+ * leash, and may be over before anything is missed), while a change rests, in an isobar, in a scan. */
+enum fault_place { AT_NONE = 0, AT_DRIVE = 1, AT_REST = 2, AT_ISOBAR = 4, AT_SCAN = 8, AT_END = 16, AT_ALL = 31 };
 
 #define FAULT_LINK_MEMBRANE (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE)
 #define FAULT_LINK_RUBY (HOLD_RUBY_LINK | HOLD_RUBY_STALE)
@@ -73,7 +74,8 @@ enum fault_place { AT_NONE = 0, AT_DRIVE = 1, AT_REST = 2, AT_ISOBAR = 4, AT_SCA
     X(BEAM_DELAYED, 600, TICK, TICK, HOLD_BEAM, AT_ALL, FAULT_GOES_ON, 0, "the ring current is not read")              \
     X(DISK_OFF, 600, TICK, TICK, HOLD_JOURNAL, AT_NONE, FAULT_GOES_ON, FAULT_BACK, "nothing is written")               \
     X(DISK_SLOW, 120, TICK, TICK, HOLD_JOURNAL, AT_NONE, FAULT_GOES_ON, 0, "a commit takes 3 s")                       \
-    X(CELL_SLIP, 600, TICK, TICK, 0, AT_NONE, FAULT_GOES_ON, FAULT_BACK | FAULT_ON, "the cell slips by 0.3 GPa")       \
+    X(CELL_SLIP, 600, TICK, TICK, FAULT_NO_WAY, AT_NONE, FAULT_ASKS, FAULT_BACK | FAULT_ON,                            \
+      "the cell slips by 0.3 GPa")                                                                                     \
     X(CELL_WARM, 600, TICK, TICK, 0, AT_NONE, FAULT_GOES_ON, FAULT_BACK, "2 K warmer within a second")                 \
     X(CELL_BLOWOUT, 600, TICK, TICK, FAULT_NO_WAY, AT_NONE, FAULT_ENDS, FAULT_BACK, "the gasket blows out")
 
@@ -89,13 +91,13 @@ enum fault {
     X(PRELOADED, AT_REST, CORE_PRELOADED, LOADING_IDLE, 0, false, 15)                                                  \
     X(RAMP_UP, AT_DRIVE, CORE_LOADING, LOADING_RAMP, 1, false, 1800)                                                   \
     X(BACK_OFF_UP, AT_DRIVE, CORE_LOADING, LOADING_BACK_OFF, 1, false, 40)                                             \
-    X(RECENTRE_UP, AT_DRIVE, CORE_LOADING, LOADING_RECENTRE, 1, false, 5)                                              \
+    X(RECENTRE_UP, AT_END, CORE_LOADING, LOADING_RECENTRE, 1, false, 5)                                                \
     X(WATCH_UP, AT_REST, CORE_LOADING, LOADING_WATCH, 1, false, 200)                                                   \
     X(ISOBAR, AT_ISOBAR, CORE_ISOBAR, LOADING_IDLE, 0, false, 1000)                                                    \
     X(SCAN, AT_SCAN, CORE_ISOBAR, LOADING_IDLE, 0, true, 50)                                                           \
     X(RAMP_DOWN, AT_DRIVE, CORE_LOADING, LOADING_RAMP, -1, false, 400)                                                 \
     X(BACK_OFF_DOWN, AT_DRIVE, CORE_LOADING, LOADING_BACK_OFF, -1, false, 40)                                          \
-    X(RECENTRE_DOWN, AT_DRIVE, CORE_LOADING, LOADING_RECENTRE, -1, false, 5)                                           \
+    X(RECENTRE_DOWN, AT_END, CORE_LOADING, LOADING_RECENTRE, -1, false, 5)                                             \
     X(WATCH_DOWN, AT_REST, CORE_LOADING, LOADING_WATCH, -1, false, 200)                                                \
     X(DEFLATED, AT_REST, CORE_DEFLATED, LOADING_IDLE, 0, false, 15)
 
