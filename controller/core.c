@@ -380,6 +380,16 @@ static void command_setpoint(struct core *core, struct core_actions *actions)
     add_value(actions, ACTION_SETPOINT, command_bar);
 }
 
+/* A retreat is ended first: holds that come and go would add up to a membrane frozen in mid-ramp. */
+static void end_hold(struct core *core, bool must_hold)
+{
+    if (must_hold || !core->is_holding || core->loading.state == LOADING_RETREAT)
+        return;
+    loading_resume(&core->loading, core->membrane_bar, core->now_ns);
+    forget_authority(core);
+    core->is_holding = false;
+}
+
 /* One pass of a pressure change, or of a correction. */
 static void drive_membrane(struct core *core, struct core_actions *actions, uint32_t reasons, bool has_reading)
 {
@@ -387,15 +397,13 @@ static void drive_membrane(struct core *core, struct core_actions *actions, uint
     bool must_hold = (reasons & HOLD_REASONS_PRESSURE) != 0 || core->is_stopping;
     if (must_hold && !core->is_holding)
         loading_hold(loading);
-    if (!must_hold && core->is_holding) {
-        loading_resume(loading, core->membrane_bar, core->now_ns);
-        forget_authority(core);
-    }
-    core->is_holding = must_hold;
+    core->is_holding = core->is_holding || must_hold;
+    end_hold(core, must_hold);
     authorise_range(core, actions);
     if (has_reading && !(reasons & (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE))) {
         loading_step(loading, core->now_ns, core->membrane_bar, core->authorised_bar_min, core->authorised_bar_max);
         command_setpoint(core, actions);
+        end_hold(core, must_hold);
         core->interlock.stalled = core->interlock.stalled || loading->is_stalled;
         core->interlock.at_limit = core->interlock.at_limit || loading->is_at_limit;
     }

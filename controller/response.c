@@ -71,7 +71,8 @@ void response_know(struct response *response, double compliance_bar_s_per_gpa, d
 void response_take_over(struct response *response, const struct response *before)
 {
     response->has_taught = before->has_taught;
-    expect(response, before->solution[RESPONSE_MEMBRANE], FORGET * before->sigma[RESPONSE_MEMBRANE]);
+    expect(response, fmax(before->solution[RESPONSE_MEMBRANE], 1.0 / COMPLIANCE_MAX),
+           FORGET * before->sigma[RESPONSE_MEMBRANE]);
 }
 
 /* Gauss and Jordan on a symmetric positive matrix; the inverse takes its place. */
@@ -156,7 +157,8 @@ void response_pause(struct response *response)
     for (int i = 0; i < RESPONSE_UNKNOWNS; i++) {
         if (i != RESPONSE_START) {
             double sigma = FORGET * response->sigma[i];
-            response->prior[i] = response->solution[i];
+            bool is_nonsense = i == RESPONSE_MEMBRANE && !(response->solution[i] > 1.0 / COMPLIANCE_MAX);
+            response->prior[i] = is_nonsense ? 1.0 / COMPLIANCE_MAX : response->solution[i];
             response->prior_sigma[i] = sigma < response->prior_sigma[i] ? sigma : response->prior_sigma[i];
         }
         response->right[i] = 0.0;

@@ -989,7 +989,7 @@ static void hostile_readings_break_no_invariant(void **state)
         walk.membrane_bar = direction > 0 ? uniform(&walk.random, 0.0, 30.0) : uniform(&walk.random, 30.0, 120.0);
         walk.pressure_gpa = 0.1 * walk.membrane_bar;
         walk.bar_min = walk.bar_max = walk.membrane_bar;
-        settings.back_off = (enum loading_back_off)(seed / 3 % LOADING_BACK_OFF_COUNT);
+        settings.back_off = (enum plan_back_off)(seed / 3 % PLAN_BACK_OFF_COUNT);
         if (seed % 2)
             settings.cell = passport(uniform(&walk.random, 2.0, 12.0), uniform(&walk.random, 0.1, 3.0));
         start(&walk.loading, direction, uniform(&walk.random, 0.5, 6.0), walk.membrane_bar, walk.now_ns);

@@ -62,7 +62,8 @@ enum fault_place { AT_NONE = 0, AT_DRIVE = 1, AT_REST = 2, AT_ISOBAR = 4, AT_SCA
     X(RUBY_INTERMITTENT, 900, TICK, TICK, FAULT_NO_RUBY, AT_NONE, FAULT_GOES_ON, FAULT_BACK | FAULT_ON,                \
       "three of four spectra are rejected")                                                                            \
     X(RUBY_WRONG, 600, TICK, TICK, 0, AT_NONE, FAULT_GOES_ON, FAULT_BACK, "0.3 GPa too much")                          \
-    X(RUBY_SLOW, 900, TICK, TICK, HOLD_RUBY_STALE, AT_DRIVE, FAULT_GOES_ON, FAULT_ON, "a reading in a minute")         \
+    X(RUBY_SLOW, 900, TICK, TICK, HOLD_RUBY_STALE, AT_DRIVE, FAULT_GOES_ON, FAULT_BACK | FAULT_ON,                     \
+      "a reading in a minute")                                                                                         \
     X(RUBY_DELAYED, 900, TICK, TICK, 0, AT_NONE, FAULT_GOES_ON, FAULT_BACK, "its readings are 20 s old")               \
     X(DETECTOR_OFF, 600, DETECTOR_LOST, DETECTOR_FOUND, HOLD_DETECTOR_LINK, AT_ALL, FAULT_GOES_ON, 0,                  \
       "no link to the detector")                                                                                       \

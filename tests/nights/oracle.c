@@ -259,7 +259,7 @@ static void judge_reversal(struct oracle *oracle, double setpoint_bar, const str
     bool is_braking = direction * excess_bar > -half_width_bar(plant);
     bool is_ahead = direction * (setpoint_bar - oracle->membrane_bar) >= 0.0;
     bool is_planned = oracle->state == LOADING_BACK_OFF || oracle->state == LOADING_RECENTRE ||
-                      (oracle->state == LOADING_RAMP && (is_braking || is_ahead));
+                      oracle->state == LOADING_RETREAT || (oracle->state == LOADING_RAMP && (is_braking || is_ahead));
     judge(oracle, INVARIANT_V4, is_planned || is_held(oracle), setpoint_bar, oracle->setpoint_bar);
 }
 
@@ -440,7 +440,7 @@ void oracle_see_action(struct oracle *oracle, const struct action *action, const
 
 void oracle_see_answer(struct oracle *oracle)
 {
-    bool is_holding = oracle->state == LOADING_HELD || oracle->state == LOADING_RETREAT;
+    bool is_holding = oracle->state == LOADING_HELD; /* a retreat is ended even when its reason is gone */
     uint32_t shown = oracle->shown;
     judge(oracle, INVARIANT_V6, oracle->n_analysed == oracle->n_complete, (double)oracle->n_analysed,
           (double)oracle->n_complete);
