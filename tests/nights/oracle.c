@@ -365,7 +365,10 @@ static void see_phase(struct oracle *oracle, const struct action *action)
     oracle->phase = phase;
     oracle->step_index = step_index;
     oracle->is_correcting = false;
+    bool was_held = oracle->state == LOADING_HELD || oracle->state == LOADING_RETREAT;
     oracle->state = phase == CORE_LOADING ? (int32_t)action->value[PHASE_STATE] : LOADING_IDLE;
+    if (was_held && oracle->state != LOADING_HELD) /* goes on from where the membrane stands */
+        oracle->is_new_setpoint = true;
     if (phase == CORE_LOADING && is_new)
         begin_change(oracle);
 }
