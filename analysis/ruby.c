@@ -9,54 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- scales -------------------------------------------------------------------------------------------------- */
-
-static const struct ruby_scale scales[] = {
-    {"ruby2020", RUBY_POLYNOMIAL, 1870.0, 5.63,
-     "Shen et al., High Press. Res. 40, 299 (2020), doi 10.1080/08957959.2020.1791107"},
-    {"mao1986", RUBY_POWER, 1904.0, 7.665,
-     "Mao, Xu and Bell, J. Geophys. Res. 91, 4673 (1986), doi 10.1029/JB091iB05p04673"},
-};
-
-const struct ruby_scale *ruby_scale_by_name(const char *name)
-{
-    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
-        if (strcmp(scales[i].name, name) == 0)
-            return &scales[i];
-    return NULL;
-}
-
-double ruby_pressure_gpa(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
-{
-    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
-    if (scale->form == RUBY_POLYNOMIAL)
-        return scale->a_gpa * x * (1 + scale->b * x);
-    return scale->a_gpa / scale->b * expm1(scale->b * log1p(x));
-}
-
-double ruby_slope_gpa_per_nm(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
-{
-    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
-    double slope_gpa = scale->form == RUBY_POLYNOMIAL ? scale->a_gpa * (1 + 2 * scale->b * x)
-                                                      : scale->a_gpa * pow(1 + x, scale->b - 1);
-    return slope_gpa / lambda0_nm;
-}
-
-static double shift_from_296_k(double temperature_k)
-{
-    double d = temperature_k - 296;
-    if (temperature_k <= 50)
-        return -0.887;
-    if (temperature_k < 296)
-        return d * (0.00664 + d * (6.76e-6 - d * 2.33e-8));
-    return d * (0.00746 + d * (-3.01e-6 + d * 8.76e-9));
-}
-
-double ruby_shift_nm(double temperature_k, double temperature_k_zero)
-{
-    return shift_from_296_k(temperature_k) - shift_from_296_k(temperature_k_zero);
-}
-
 /* ---- private: where the lines are ---------------------------------------------------------------------------- */
 
 #define R1_FWHM_NM_AMBIENT 0.62   /* HR4000-class instruments */

@@ -27,7 +27,7 @@
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access;
     double lambda0_nm;
-    int is_json;
+    int is_json, wants_scales;
 };
 
 static const char usage_text[] =
@@ -49,6 +49,7 @@ static const char usage_text[] =
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
     "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
+    "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
     "\n"
     "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
 
@@ -255,13 +256,39 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
     return 0;
 }
 
+static int print_scales(void)
+{
+    static const char *const GAUGES[RUBY_GAUGE_COUNT] = {"ruby R1", "Sm:SrB4O7", "diamond edge, cm-1"};
+    const struct ruby_scale *scale;
+    const struct ruby_correction *correction;
+    puts("scales: x = l/l0 - 1, pressures in GPa, wavelengths l in nm");
+    for (int i = 0; (scale = ruby_scale_at(i)); i++) {
+        printf("  %s%s (%s)\n    %s, a %.6g, b %.6g", scale->name, i == 0 ? ", the default" : "", GAUGES[scale->gauge],
+               ruby_form_text(scale->form), scale->a, scale->b);
+        if (scale->form == RUBY_RATIO)
+            printf(", c %.6g", scale->c);
+        if (isfinite(scale->pressure_gpa_max))
+            printf("; to %g GPa", scale->pressure_gpa_max);
+        printf("%s%s\n    %s\n    %s\n", scale->medium[0] ? "; in " : "", scale->medium, scale->citation,
+               scale->status);
+    }
+    puts("temperature corrections");
+    for (int i = 0; (correction = ruby_correction_at(i)); i++)
+        printf("  %s%s (%s), %g to %g K\n    %s\n    %s\n", correction->name, i == 0 ? ", the default" : "",
+               GAUGES[correction->gauge], correction->temperature_k_min, correction->temperature_k_max,
+               correction->citation, correction->status);
+    return 0;
+}
+
 static int command_ruby(const struct options *options, char **paths, int n_paths)
 {
     struct err err = {0};
     int n_refused = 0;
     const struct ruby_scale *scale = ruby_scale_by_name(options->scale);
     if (!scale) {
-        err_set(&err, ERR_ARG, "ruby scale '%s' is not known; ruby2020 and mao1986 are", options->scale);
+        err_set(&err, ERR_ARG,
+                "ruby scale '%s' is not known; ruby2020, mao1986 and others are: isobar ruby --scales lists them",
+                options->scale);
         return fail(&err);
     }
     for (int i = 0; i < n_paths; i++)
@@ -283,6 +310,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"export", required_argument, NULL, 'x'},
                                                  {"import", required_argument, NULL, 'i'},
                                                  {"json", no_argument, NULL, 'j'},
+                                                 {"scales", no_argument, NULL, 'S'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
                                                  {0}};
@@ -327,6 +355,9 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 return 2;
             }
             break;
+        case 'S':
+            ret_options->wants_scales = 1;
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -353,6 +384,8 @@ int main(int argc, char **argv)
         return command_rehearse(&options, argv[optind]);
     if (strcmp(command, "run") == 0 && n_left == 1)
         return command_run(&options, argv[optind]);
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.wants_scales)
+        return print_scales();
     if (strcmp(command, "ruby") == 0 && n_left >= 1)
         return command_ruby(&options, argv + optind, n_left);
     if (strcmp(command, "cell") == 0 && n_left == 0)

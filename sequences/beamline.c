@@ -207,6 +207,18 @@ static int check_access(const struct beamline_ruby *ruby, const char *file, stru
     return 0;
 }
 
+/* The table of scales is analysis/ruby_scale.c, which is not to be included here; a test holds the two together. */
+static int check_scale(const char *scale, const char *file, struct err *err)
+{
+    static const char KNOWN[] = "ruby2020, mao1986, forman1972, piermarini1975, mao1978, dewaele2004, chijioke2005, "
+                                "dorogokupets2007, dewaele2008, jacobsen2008, wei2011, liu2013";
+    size_t length = strlen(scale);
+    for (const char *name = KNOWN; *name; name += strcspn(name, ","), name += strspn(name, ", "))
+        if (strcspn(name, ",") == length && strncmp(name, scale, length) == 0)
+            return 0;
+    return err_set(err, ERR_CONFIG, "%s: ruby: unknown scale \"%s\" (known: %s)", file, scale, KNOWN);
+}
+
 static int check_beamline(const struct beamline *beamline, const char *file, struct err *err)
 {
     int code = check_device(file, "membrane", beamline->membrane.driver, "bronkhorst", beamline->membrane.address, err);
@@ -217,9 +229,8 @@ static int check_beamline(const struct beamline *beamline, const char *file, str
         code = check_device(file, "detector", beamline->detector.driver, "adeiger", NULL, err);
     if (code < 0)
         return code;
-    if (strcmp(beamline->ruby.scale, "ruby2020") != 0 && strcmp(beamline->ruby.scale, "mao1986") != 0)
-        return err_set(err, ERR_CONFIG, "%s: ruby: unknown scale \"%s\" (known: ruby2020, mao1986)", file,
-                       beamline->ruby.scale);
+    if ((code = check_scale(beamline->ruby.scale, file, err)) < 0)
+        return code;
     code = check_access(&beamline->ruby, file, err);
     if (code < 0)
         return code;

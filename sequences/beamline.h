@@ -24,7 +24,7 @@ struct beamline_spectrometer {
 };
 
 struct beamline_ruby {
-    char scale[16];            /* "ruby2020" (default) or "mao1986" */
+    char scale[24];            /* "ruby2020" (default) or another scale of ruby, see `isobar ruby --scales` */
     double lambda0_nm;         /* R1 at ambient pressure and temperature_k_zero */
     double temperature_k_zero; /* default 296 */
     double temperature_k;      /* temperature of the ruby, stated; default temperature_k_zero */
