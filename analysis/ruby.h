@@ -3,8 +3,14 @@
  * allocates inside; its error handler is switched off for the process, because it would abort on data that merely
  * cannot be fitted).
  *
- * The lines R1 and R2 are two pseudo-Voigt lines on a linear background, fitted by least squares. A spectrum that does
- * not carry the answer is refused with the reason; a doubtful one gets a warning. No reading is ever guessed.
+ * The lines R1 and R2 are two pseudo-Voigt lines on a background of second degree (the fluorescence of the anvils),
+ * fitted by least squares. A spectrum that does not carry the answer is refused with the reason; a doubtful one gets a
+ * warning. No reading is ever guessed.
+ *
+ * The sigma of R1 is that of the covariance, enlarged by what the residuals show: scatter beyond the noise; neighbours
+ * that know of each other; fringes in the light; single points on which R1 leans. tests/soak_ruby.c says how far that
+ * holds: fringes of more than about 0.5 % of the light, with a period near the width or the distance of the lines,
+ * cannot always be told from a shift of the line.
  */
 #ifndef ANALYSIS_RUBY_H
 #define ANALYSIS_RUBY_H
@@ -19,7 +25,7 @@ enum ruby_warning {
 
 struct ruby_fit {
     double r1_nm;
-    double r1_nm_sigma; /* standard uncertainty from the covariance, scaled by chi2_reduced */
+    double r1_nm_sigma; /* standard uncertainty, as said above */
     double r2_nm;
     double r1_nm_fwhm;
     double r2_nm_fwhm;
@@ -35,8 +41,9 @@ struct ruby_fit {
  *   wavelength_nm, counts  [n], ascending in wavelength
  *   counts_saturation      of the instrument; a flat top below it is recognised as well
  *   seed                   an earlier result: a start for the shapes, never for where the lines are; or NULL
- * Single-pixel spikes are left out. Errors: ERR_DATA (not finite, not ascending), ERR_FIT with the reason: no line, one
- * line only, saturated, at the edge, unresolved, not converged, no ruby doublet, sigma above 0.02 nm.
+ * Spikes of one or two pixels are left out, ten points at most. Errors: ERR_DATA (not finite, not ascending), ERR_FIT
+ * with the reason: no line, one line only, saturated, at the edge, unresolved (fewer than 4.5 points across R1), not
+ * converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
  */
 int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
                       const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err);

@@ -22,6 +22,7 @@
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
 #include "sim/spectrum.h"
+#include "tests/ruby_spectra.h"
 
 #define N_MAX 4096
 #define SATURATION 65535.0
@@ -76,8 +77,10 @@ static void real_broad(void **state)
     (void)state;
     struct ruby_fit fit = fit_good(real_read("hr4c5088_broad_with_header.txt"), NULL);
     assert_near(fit.r1_nm, 695.362, 0.006);
-    assert_near(fit.r1_nm_fwhm, 1.08, 0.01);
-    assert_near(fit.splitting_nm, 1.395, 0.005);
+    /* expected from a fit on a straight background; a curved one, as here, takes some of the wings */
+    assert_near(fit.r1_nm_fwhm, 1.08, 0.02);
+    assert_near(fit.splitting_nm, 1.395, 0.01);
+    assert_true(fit.r1_nm_sigma > 0.0017 && fit.r1_nm_sigma < 0.01); /* line models differ by 0.0017 */
     assert_true(fit.warnings & RUBY_WARNING_WIDTH);
 }
 
@@ -233,6 +236,39 @@ static void refusals(void **state)
     assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, 5, SATURATION, NULL, &fit, &err), ERR_DATA);
 }
 
+/* A short soak (tests/soak_ruby.c is the long one): no spectrum of any kind is accepted with a wrong R1, good ones are
+ * accepted, and the pulls of 1500 clean ones come out within 0.9 and 1.1 (five standard errors). */
+static void soak_of_every_kind(void **state)
+{
+    (void)state;
+    chance = 20261122;
+    for (int kind = 0; kind < KIND_COUNT; kind++) {
+        int n_accepted = 0, n = kind == KIND_CLEAN ? 1500 : 150;
+        double pull2 = 0;
+        for (int i = 0; i < n; i++) {
+            struct spectra_scene scene;
+            struct ruby_fit fit;
+            struct err err = {0};
+            spectra_draw_scene(&scene, (enum spectra_kind)kind);
+            int n_points = spectra_draw(&scene, wavelength_nm, counts);
+            if (ruby_fit_spectrum(wavelength_nm, counts, n_points, spectra_saturation(&scene), NULL, &fit, &err)) {
+                assert_true(err.code == ERR_FIT && strlen(err.message) > 30);
+                continue;
+            }
+            n_accepted++;
+            pull2 += pow((fit.r1_nm - scene.r1_nm) / fit.r1_nm_sigma, 2);
+            if (kind != KIND_STRONG_FRINGES &&
+                spectra_is_wrong(&scene, (enum spectra_kind)kind, fit.r1_nm, fit.r1_nm_sigma))
+                fail_msg("%s %d: R1 %.4f +- %.4f nm, true %.4f", SPECTRA_NAMES[kind], i, fit.r1_nm, fit.r1_nm_sigma,
+                         scene.r1_nm);
+        }
+        if (kind <= KIND_STRAINED)
+            assert_true(n_accepted > 0.94 * n);
+        if (kind == KIND_CLEAN)
+            assert_near(sqrt(pull2 / n_accepted), 1, 0.1);
+    }
+}
+
 /* Any counts at all: an answer or a refusal, never a crash, and an answer only where there are two lines. */
 static void noise_is_refused(void **state)
 {
@@ -365,6 +401,7 @@ int main(void)
                                        cmocka_unit_test(is_fast),
                                        cmocka_unit_test(spikes_and_seeds_do_not_lead_astray),
                                        cmocka_unit_test(refusals),
+                                       cmocka_unit_test(soak_of_every_kind),
                                        cmocka_unit_test(noise_is_refused),
                                        cmocka_unit_test(reads_every_layout),
                                        cmocka_unit_test(refuses_files)};
