@@ -8,6 +8,7 @@
 #include <gsl/gsl_statistics_double.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -177,7 +178,7 @@ static int saturation_check(const double *x, const double *counts, int n, const 
         run_max = run > run_max ? run : run_max;
     }
     if (top >= 0.98 * saturation || run_max >= 4)
-        return err_set(err, ERR_FIT, "ruby line is saturated at %.0f counts (limit %.0f); shorten the exposure", top,
+        return err_set(err, ERR_LIMIT, "ruby line is saturated at %.0f counts (limit %.0f); shorten the exposure", top,
                        saturation);
     return 0;
 }
@@ -730,4 +731,17 @@ int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, 
     }
     free(memory);
     return code;
+}
+
+void ruby_warning_text(const struct ruby_fit *fit, char *ret_text, size_t size)
+{
+    char width[120] = "", splitting[120] = "";
+    if (fit->warnings & RUBY_WARNING_WIDTH)
+        snprintf(width, sizeof width, "R1 is %.2f nm wide, %.1f times that of free ruby (at most %.1f)",
+                 fit->r1_nm_fwhm, fit->r1_nm_fwhm / R1_FWHM_NM_AMBIENT, WIDTH_RATIO_WARNING);
+    if (fit->warnings & RUBY_WARNING_SPLITTING)
+        snprintf(splitting, sizeof splitting, "R1 - R2 is %.3f nm, that of free ruby %.2f (at most %.2f apart)",
+                 fit->splitting_nm, SPLITTING_NM_AMBIENT, SPLITTING_NM_WARNING);
+    snprintf(ret_text, size, "%s%s%s%s", width, width[0] && splitting[0] ? "; " : "", splitting,
+             fit->warnings ? ": the stress on the ruby is not hydrostatic" : "");
 }

@@ -15,6 +15,8 @@
 #ifndef ANALYSIS_RUBY_H
 #define ANALYSIS_RUBY_H
 
+#include <stddef.h>
+
 #include "analysis/ruby_scale.h"
 #include "base/err.h"
 
@@ -41,11 +43,14 @@ struct ruby_fit {
  *   wavelength_nm, counts  [n], ascending in wavelength
  *   counts_saturation      of the instrument; a flat top below it is recognised as well
  *   seed                   an earlier result: a start for the shapes, never for where the lines are; or NULL
- * Spikes of one or two pixels are left out, ten points at most. Errors: ERR_DATA (not finite, not ascending), ERR_FIT
- * with the reason: no line, one line only, saturated, at the edge, unresolved (fewer than 4.5 points across R1), not
- * converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
+ * Spikes of one or two pixels are left out, ten points at most. Errors: ERR_DATA (not finite, not ascending), ERR_LIMIT
+ * (saturated: a shorter exposure helps), ERR_FIT with the reason: no line, one line only, at the edge, unresolved
+ * (fewer than 4.5 points across R1), not converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
  */
 int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
                       const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err);
+
+/* The warnings as a sentence with what was seen and what was expected; empty when there are none. */
+void ruby_warning_text(const struct ruby_fit *fit, char *ret_text, size_t size);
 
 #endif

@@ -47,24 +47,15 @@ static inline double uniform(double from, double to)
 
 static inline double log_uniform(double from, double to) { return from * exp(uniform(0, 1) * log(to / from)); }
 
-static inline double normal(void) /* Marsaglia's polar method, both halves of a pair */
+static inline double normal(void) /* Marsaglia's polar method; the other half of the pair would be a second state */
 {
-    static bool has_other;
-    static double other;
-    if (has_other) {
-        has_other = false;
-        return other;
-    }
     double a, b, s;
     do {
         a = uniform(-1, 1);
         b = uniform(-1, 1);
         s = a * a + b * b;
     } while (s >= 1 || s == 0);
-    double scale = sqrt(-2 * log(s) / s);
-    has_other = true;
-    other = b * scale;
-    return a * scale;
+    return a * sqrt(-2 * log(s) / s);
 }
 
 static inline double poisson(double mean)
