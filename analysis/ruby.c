@@ -27,7 +27,7 @@
 #define FIT_BELOW_R2_NM 2.6 /* span of the fit beyond the lines: enough background, no other lines */
 #define FIT_ABOVE_R1_NM 3.0
 #define EDGE_NM_MIN 0.8         /* beyond a line's centre, or its position leans on the background */
-#define POINTS_PER_FWHM_MIN 4.5 /* below, the position depends on the line model by more than 0.01 GPa */
+#define POINTS_PER_FWHM_MIN 6.0 /* below, the a spike of two pixels can pass for a part of the line */
 #define STEP_NM_MAX 0.33        /* coarser than that no unstressed ruby has two points */
 #define POINTS_MIN 24
 #define ITERATIONS_MAX 60
@@ -60,7 +60,7 @@ struct doublet {
     double *scatter[2]; /* of the background, of the lines */
     double *rows;       /* [n][P_COUNT], the Jacobian over the sigma of each point, for what is done after the fit */
     double *deviation;  /* [n], the residuals over sigma */
-    int n, n_used, n_masked;
+    int n, n_used, n_masked, n_masked_r1;
     double height;
     struct peaks peaks; /* where the fit starts */
     double x_ref;       /* where the level of the background is taken */
@@ -585,9 +585,12 @@ static bool fit(struct doublet *doublet)
     if (!find_covariance(doublet))
         return false;
     doublet->coherence = find_coherence(doublet);
-    doublet->n_used = 0;
-    for (int i = 0; i < doublet->n; i++)
+    doublet->n_used = doublet->n_masked_r1 = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        bool is_r1 = fabs(doublet->x[i] - doublet->p[P_X1]) < 0.75 * fabs(doublet->p[P_W1]);
         doublet->n_used += doublet->variance[i] > 0;
+        doublet->n_masked_r1 += is_r1 && !(doublet->variance[i] > 0);
+    }
     doublet->leaning_nm = find_leaning_nm(doublet);
     find_fringes(doublet); /* the last, as it takes the place of y, model and variance */
     return true;
@@ -603,12 +606,12 @@ static int believe(const struct doublet *doublet, const struct ruby_fit *fit, do
             "expected; use a finer grating",
             step_nm, fit->r1_nm_fwhm / step_nm, fit->r1_nm_fwhm, POINTS_PER_FWHM_MIN);
     double ratio = p[P_A2] / p[P_A1];
-    if (doublet->n_masked > MASKED_MAX)
+    if (doublet->n_masked > MASKED_MAX || !(doublet->n_masked_r1 <= 0.3 * fit->r1_nm_fwhm / step_nm))
         return err_set(
             err, ERR_FIT,
-            "%d points of the ruby doublet near %.2f nm stand off from their neighbours, at most %d expected "
-            "of cosmic rays; check the spectrometer",
-            doublet->n_masked, fit->r1_nm, MASKED_MAX);
+            "%d points of the ruby doublet, %d of them on R1 at %.2f nm, stand off from their neighbours; at "
+            "most %d, and a third of R1, are left out as cosmic rays; check the spectrometer",
+            doublet->n_masked, doublet->n_masked_r1, fit->r1_nm, MASKED_MAX);
     bool has_moved = !(fabs(fit->r1_nm - doublet->peaks.r1_nm) < 0.3 && fabs(fit->r2_nm - doublet->peaks.r2_nm) < 0.3);
     bool is_misshapen = !(p[P_ETA1] > ETA_MIN && p[P_ETA1] < ETA_MAX && p[P_ETA2] > ETA_MIN && p[P_ETA2] < ETA_MAX);
     if (has_moved || is_misshapen ||

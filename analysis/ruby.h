@@ -45,7 +45,7 @@ struct ruby_fit {
  *   seed                   an earlier result: a start for the shapes, never for where the lines are; or NULL
  * Spikes of one or two pixels are left out, ten points at most. Errors: ERR_DATA (not finite, not ascending), ERR_LIMIT
  * (saturated: a shorter exposure helps), ERR_FIT with the reason: no line, one line only, at the edge, unresolved
- * (fewer than 4.5 points across R1), not converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
+ * (fewer than 6 points across R1), not converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
  */
 int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
                       const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err);

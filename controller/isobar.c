@@ -19,15 +19,17 @@
 #include "controller/program.h"
 #include "controller/rehearsal.h"
 #include "controller/replay.h"
+#include "controller/rescale.h"
 #include "sequences/beamline.h"
 #include "sequences/plan.h"
 
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
+        *correction;
     double lambda0_nm;
-    int is_json, wants_scales;
+    int is_json, wants_scales, has_lambda0;
 };
 
 static const char usage_text[] =
@@ -49,6 +51,8 @@ static const char usage_text[] =
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
     "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
+    "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
+    "                                         the pressures of a finished run on another scale, beside the old ones\n"
     "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
     "\n"
     "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
@@ -280,6 +284,23 @@ static int print_scales(void)
     return 0;
 }
 
+static int command_rescale(const struct options *options)
+{
+    const char *db = options->db ? options->db : "night.db";
+    struct rescale_request request = {.scale = options->rescale,
+                                      .correction = options->correction,
+                                      .lambda0_nm = options->has_lambda0 ? options->lambda0_nm : 0,
+                                      .utc_ns = utc_s_now() * INT64_C(1000000000)};
+    struct rescale_report report;
+    struct err err = {0};
+    if (rescale_run(db, &request, &report, &err))
+        return fail(&err);
+    printf("%s: %" PRId64 " pressures on %s, %+.3f to %+.3f GPa from those of the run, as derivation %" PRId64
+           " in ruby_derived; the run's own are as they were\n",
+           db, report.n_readings, report.scale, report.gpa_difference_min, report.gpa_difference_max, report.number);
+    return 0;
+}
+
 static int command_ruby(const struct options *options, char **paths, int n_paths)
 {
     struct err err = {0};
@@ -310,6 +331,8 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"export", required_argument, NULL, 'x'},
                                                  {"import", required_argument, NULL, 'i'},
                                                  {"json", no_argument, NULL, 'j'},
+                                                 {"rescale", required_argument, NULL, 'R'},
+                                                 {"correction", required_argument, NULL, 'C'},
                                                  {"scales", no_argument, NULL, 'S'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
@@ -334,6 +357,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
             break;
         case 'l':
             ret_options->lambda0_nm = strtod(optarg, NULL);
+            ret_options->has_lambda0 = 1;
             if (!(ret_options->lambda0_nm > 600.0 && ret_options->lambda0_nm < 800.0)) {
                 fprintf(stderr, "isobar: --lambda0 %s refused: a wavelength in nm, near 694.25\n", optarg);
                 return 2;
@@ -354,6 +378,12 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 fprintf(stderr, "isobar: --ruby-access %s refused: always or between_scans\n", optarg);
                 return 2;
             }
+            break;
+        case 'R':
+            ret_options->rescale = optarg;
+            break;
+        case 'C':
+            ret_options->correction = optarg;
             break;
         case 'S':
             ret_options->wants_scales = 1;
@@ -386,6 +416,8 @@ int main(int argc, char **argv)
         return command_run(&options, argv[optind]);
     if (strcmp(command, "ruby") == 0 && n_left == 0 && options.wants_scales)
         return print_scales();
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.rescale)
+        return command_rescale(&options);
     if (strcmp(command, "ruby") == 0 && n_left >= 1)
         return command_ruby(&options, argv + optind, n_left);
     if (strcmp(command, "cell") == 0 && n_left == 0)

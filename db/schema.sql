@@ -107,7 +107,8 @@ CREATE TABLE ruby_derivation (
   scale TEXT NOT NULL,
   correction TEXT NOT NULL,
   lambda0_nm REAL NOT NULL,
-  temperature_k_zero REAL NOT NULL
+  temperature_k_zero REAL NOT NULL,
+  n_readings INTEGER NOT NULL         -- rows of ruby_derived that belong to it; fewer: it was interrupted
 ) STRICT;
 
 CREATE TABLE ruby_derived (

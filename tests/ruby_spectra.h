@@ -85,7 +85,7 @@ struct spectra_scene {
 
 static inline void spectra_draw_scene(struct spectra_scene *s, enum spectra_kind kind)
 {
-    *s = (struct spectra_scene){.step_nm = log_uniform(0.02, 0.1), .gauss_ratio = 1, .clip = ADC_MAX};
+    *s = (struct spectra_scene){.step_nm = log_uniform(0.02, 0.08), .gauss_ratio = 1, .clip = ADC_MAX};
     s->r1_nm = uniform(693.8, 700);
     s->splitting_nm = uniform(1.40, 1.46);
     s->fwhm_nm[0] = uniform(0.5, 0.75);
@@ -125,7 +125,7 @@ static inline void spectra_draw_scene(struct spectra_scene *s, enum spectra_kind
         s->height[1] = 0;
         s->fwhm_nm[0] = uniform(0.3, 1.2);
     } else if (kind == KIND_UNRESOLVED) {
-        s->step_nm = log_uniform(0.1, 1);
+        s->step_nm = log_uniform(0.08, 1);
         s->nm_min -= 20;
         s->nm_max += 20;
         s->gauss_ratio = uniform(0.8, 1.25);
