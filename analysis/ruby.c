@@ -646,8 +646,13 @@ static struct ruby_fit conclude(const struct doublet *doublet)
     double chi2_reduced = doublet->chi2 / (n_used - P_COUNT);
     double few =
         1 + 8.0 / (n_used - P_COUNT); /* the noise is estimated from the same points: tails as of Student's t */
-    fit.r1_nm_sigma = sqrt(doublet->covariance[P_X1 * P_COUNT + P_X1] * few * fmax(chi2_reduced, doublet->coherence) +
-                           doublet->fringe_variance + doublet->leaning_nm * doublet->leaning_nm);
+    /* Lines of another shape, sampled coarsely, are placed by where the pixels happen to lie; seen with sums of Lorentz
+     * and Gauss lines of unequal widths. */
+    double step_nm = (doublet->x[doublet->n - 1] - doublet->x[0]) / (doublet->n - 1);
+    double coarse_nm = 0.08 * step_nm * step_nm / fit.r1_nm_fwhm;
+    double covariance = doublet->covariance[P_X1 * P_COUNT + P_X1] * few * fmax(chi2_reduced, doublet->coherence);
+    fit.r1_nm_sigma =
+        sqrt(covariance + doublet->fringe_variance + doublet->leaning_nm * doublet->leaning_nm + coarse_nm * coarse_nm);
     if (!(fit.r1_nm_fwhm <= WIDTH_RATIO_WARNING * R1_FWHM_NM_AMBIENT))
         fit.warnings |= RUBY_WARNING_WIDTH;
     if (!(fabs(fit.splitting_nm - SPLITTING_NM_AMBIENT) <= SPLITTING_NM_WARNING))
