@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "analysis/ruby_scale.h"
+#include "analysis/ruby.h"
 #include "db/store.h"
 
 #define NAME_MAX 32
