@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
         *correction;
-    double lambda0_nm;
+    double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
 
@@ -49,8 +50,10 @@ static const char usage_text[] =
     "decisions\n"
     "  cell [--db FILE] [--export CELL.lua]   what the run has taught of its cell; --export writes its passport\n"
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
-    "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
-    "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
+    "  ruby FILE ... [--scale NAME] [--lambda0 NM] [--temperature K] [--temperature-zero K] [--correction NAME]\n"
+    "                [--laser-nm NM]          pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
+    "and\n"
+    "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
     "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
     "                                         the pressures of a finished run on another scale, beside the old ones\n"
     "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
@@ -242,21 +245,26 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
 {
     static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
     struct ruby_fit fit;
-    int n, code = spectrum_file_read(path, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
+    int n, code = spectrum_file_read(path, options->laser_nm, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
     if (code)
         return code;
     if (ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err))
         return err_prefix(err, "%s", path);
-    double slope = ruby_slope_gpa_per_nm(scale, fit.r1_nm, options->lambda0_nm);
-    printf("%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"
-           "  pressure %.3f +- %.3f GPa on %s with lambda0 = %.3f nm, no temperature correction\n",
-           path, fit.r1_nm, fit.r1_nm_sigma, fit.r2_nm, fit.splitting_nm, fit.r1_nm_fwhm,
-           ruby_pressure_gpa(scale, fit.r1_nm, options->lambda0_nm), fit.r1_nm_sigma * slope, options->scale,
-           options->lambda0_nm);
-    if (fit.warnings & RUBY_WARNING_WIDTH)
-        puts("  warning: R1 is wide: the stress on the ruby is not hydrostatic");
-    if (fit.warnings & RUBY_WARNING_SPLITTING)
-        puts("  warning: the splitting R1 - R2 is not that of free ruby: the stress is not hydrostatic");
+    struct ruby_ruler ruler = {scale, ruby_correction_by_name(options->correction ? options->correction : "datchi2007"),
+                               options->lambda0_nm, options->temperature_k_zero};
+    bool has_temperature = options->temperature_k > 0;
+    double temperature_k = has_temperature ? options->temperature_k : options->temperature_k_zero;
+    struct ruby_pressure pressure = ruby_ruler_derive(&ruler, fit.r1_nm, fit.r1_nm_sigma, temperature_k, 1);
+    printf(
+        "%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"
+        "  pressure %.3f +- %.3f GPa (line) +- %.3f GPa (1 K) on %s with lambda0 = %.3f nm at %g K, ruby at %g K%s\n",
+        path, fit.r1_nm, fit.r1_nm_sigma, fit.r2_nm, fit.splitting_nm, fit.r1_nm_fwhm, pressure.gpa,
+        pressure.gpa_sigma_fit, pressure.gpa_sigma_temperature, options->scale, options->lambda0_nm,
+        options->temperature_k_zero, temperature_k, has_temperature ? "" : " supposed");
+    char warning[300];
+    ruby_warning_text(&fit, warning, sizeof warning);
+    if (warning[0])
+        printf("  warning: %s\n", warning);
     return 0;
 }
 
@@ -312,12 +320,31 @@ static int command_ruby(const struct options *options, char **paths, int n_paths
                 options->scale);
         return fail(&err);
     }
+    if (scale->gauge != RUBY_GAUGE_R1 || (options->correction && !ruby_correction_by_name(options->correction))) {
+        err_set(&err, ERR_ARG,
+                "%s with the correction %s: no scale of ruby, or no correction; isobar ruby --scales lists "
+                "them",
+                options->scale, options->correction ? options->correction : "datchi2007");
+        return fail(&err);
+    }
     for (int i = 0; i < n_paths; i++)
         if (read_one_spectrum(options, scale, paths[i], &err)) {
             fail(&err);
             n_refused++;
         }
     return n_refused ? 1 : 0;
+}
+
+static int parse_number(const char *name, const char *text, double min, double max, double *ret_value)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= min && value <= max)) {
+        fprintf(stderr, "isobar: %s %s refused: a number from %g to %g\n", name, text, min, max);
+        return 2;
+    }
+    *ret_value = value;
+    return 0;
 }
 
 static int parse(int argc, char **argv, struct options *ret_options)
@@ -333,6 +360,9 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"json", no_argument, NULL, 'j'},
                                                  {"rescale", required_argument, NULL, 'R'},
                                                  {"correction", required_argument, NULL, 'C'},
+                                                 {"laser-nm", required_argument, NULL, 'L'},
+                                                 {"temperature", required_argument, NULL, 'T'},
+                                                 {"temperature-zero", required_argument, NULL, 'Z'},
                                                  {"scales", no_argument, NULL, 'S'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
@@ -379,6 +409,18 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 return 2;
             }
             break;
+        case 'L':
+            if (parse_number("--laser-nm", optarg, 200, 1100, &ret_options->laser_nm))
+                return 2;
+            break;
+        case 'T':
+            if (parse_number("--temperature", optarg, 4, 900, &ret_options->temperature_k))
+                return 2;
+            break;
+        case 'Z':
+            if (parse_number("--temperature-zero", optarg, 4, 900, &ret_options->temperature_k_zero))
+                return 2;
+            break;
         case 'R':
             ret_options->rescale = optarg;
             break;
@@ -400,7 +442,8 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always"};
+    struct options options = {
+        .scale = "ruby2020", .lambda0_nm = 694.25, .temperature_k_zero = 296, .ruby_access = "always"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;

@@ -43,7 +43,7 @@ static int real_read(const char *name)
     struct err err = {0};
     int n = 0;
     snprintf(path, sizeof path, "../shared/data/spectra/%s", name);
-    if (spectrum_file_read(path, wavelength_nm, counts, N_MAX, &n, &err))
+    if (spectrum_file_read(path, 0, wavelength_nm, counts, N_MAX, &n, &err))
         fail_msg("%s", err.message);
     return n;
 }
@@ -306,13 +306,15 @@ static void noise_is_refused(void **state)
 
 static char file_path[] = "/tmp/isobar_spectrum_XXXXXX";
 
+static double laser_nm;
+
 static int file_read(const void *text, size_t size, int *ret_n, struct err *err)
 {
     FILE *file = fopen(file_path, "w");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, size, file), size);
     fclose(file);
-    return spectrum_file_read(file_path, wavelength_nm, counts, 100, ret_n, err);
+    return spectrum_file_read(file_path, laser_nm, wavelength_nm, counts, 100, ret_n, err);
 }
 
 /* Header, then 20 lines from `format`, which takes nm and counts as text. */
@@ -395,8 +397,103 @@ static void refuses_files(void **state)
         snprintf(text + 9 * i, 10, "%6.2f 1\n", 600 + i * 0.5);
     assert_int_equal(file_read(text, 9 * 120, &n, &err), ERR_FULL);
     assert_int_equal(n, -7);
-    assert_int_equal(spectrum_file_read("/nonexistent", wavelength_nm, counts, 10, &n, &err), ERR_IO);
-    assert_int_equal(spectrum_file_read("/", wavelength_nm, counts, 10, &n, &err), ERR_IO);
+    assert_int_equal(spectrum_file_read("/nonexistent", 0, wavelength_nm, counts, 10, &n, &err), ERR_IO);
+    assert_int_equal(spectrum_file_read("/", 0, wavelength_nm, counts, 10, &n, &err), ERR_IO);
+}
+
+/* An axis of Raman shifts from a laser of 532 nm is the axis of wavelengths. */
+static void reads_raman_shifts(void **state)
+{
+    (void)state;
+    char text[TEXT_SIZE];
+    size_t size = 0;
+    struct err err = {0};
+    int n = 0;
+    for (int i = 0; i < 20; i++)
+        size += (size_t)snprintf(text + size, sizeof text - size, "%.7f\t%d\n", 1e7 / 532 - 1e7 / (694 + 0.03 * i), i);
+    laser_nm = 532;
+    assert_int_equal(file_read(text, size, &n, &err), 0);
+    for (int i = 0; i < 20; i++)
+        assert_near(wavelength_nm[i], 694 + 0.03 * i, 1e-6);
+    laser_nm = 99999;
+    assert_int_equal(file_read(text, size, &n, &err), ERR_DATA);
+    assert_non_null(strstr(err.message, "Raman shift"));
+    laser_nm = 0;
+}
+
+/* One frame of 40 columns and two rows, row values i and 1000; calibrated 690 + 0.1 p + 1e-4 p^2, p from 1. */
+static size_t compose_spe(unsigned char *bytes, float version, int type, size_t value_size)
+{
+    const double c[6] = {690, 0.1, 1e-4};
+    uint16_t n_columns = 40, n_rows = 2;
+    memset(bytes, 0, 4100);
+    memcpy(bytes + 42, &n_columns, 2);
+    memcpy(bytes + 656, &n_rows, 2);
+    bytes[108] = (unsigned char)type;
+    memcpy(bytes + 1992, &version, 4);
+    bytes[3098] = 1;
+    bytes[3101] = 2;
+    memcpy(bytes + 3263, c, sizeof c);
+    size_t at = 4100;
+    for (int k = 0; k < 80; k++, at += value_size) {
+        int value = k < 40 ? k : 1000;
+        float f = (float)value;
+        memcpy(bytes + at, type == 0 ? (const void *)&f : &value, value_size); /* little endian */
+    }
+    return at;
+}
+
+static void reads_spe(void **state)
+{
+    (void)state;
+    static unsigned char bytes[16384];
+    const int types[] = {0, 1, 2, 3, 8};
+    struct err err = {0};
+    int n = 0;
+    for (int k = 0; k < 5; k++)
+        for (int major = 2; major <= 3; major++) {
+            size_t size =
+                compose_spe(bytes, major == 2 ? 2.5f : 3.0f, types[k], types[k] == 2 || types[k] == 3 ? 2 : 4);
+            uint64_t offset = size;
+            memcpy(bytes + 678, &offset, sizeof offset);
+            if (major == 3) { /* what is in the header is not believed then */
+                bytes[3098] = 0;
+                size += (size_t)snprintf((char *)bytes + size, 200, "<SpeFormat><Wavelength xml:space=\"preserve\">");
+                for (int i = 1; i <= 40; i++)
+                    size += (size_t)snprintf((char *)bytes + size, 60, "%.9f%s", 690 + i * (0.1 + 1e-4 * i),
+                                             i < 40 ? "," : "</Wavelength></SpeFormat>");
+            }
+            if (file_read(bytes, size, &n, &err))
+                fail_msg("type %d, SPE %d: %s", types[k], major, err.message);
+            assert_int_equal(n, 40);
+            for (int i = 0; i < 40; i++) {
+                assert_near(wavelength_nm[i], 690 + (i + 1) * (0.1 + 1e-4 * (i + 1)), 1e-8);
+                assert_near(counts[i], i + 1000, 0);
+            }
+        }
+    const struct {
+        int at, value;
+        const char *word;
+    } spoiled[] = {{108, 7, "of type 7"},
+                   {3098, 0, "without a wavelength"},
+                   {3101, 9, "order 9"},
+                   {42, 3, "3 columns"},
+                   {43, 1, "file is cut"}};
+    for (size_t i = 0; i < sizeof spoiled / sizeof spoiled[0]; i++) {
+        size_t size = compose_spe(bytes, 2.5f, 3, 2);
+        bytes[spoiled[i].at] = (unsigned char)spoiled[i].value;
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        if (!strstr(err.message, spoiled[i].word))
+            fail_msg("%s: %s", spoiled[i].word, err.message);
+    }
+    size_t size = compose_spe(bytes, 3.0f, 3, 2);
+    for (uint64_t offset = 0; offset < 8000; offset += 3999) { /* no footer */
+        memcpy(bytes + 678, &offset, sizeof offset);
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "0 wavelengths in its footer"));
+    }
+    for (size_t cut = 0; cut < size; cut += 97)
+        assert_true(file_read(bytes, cut, &n, &err) < 0);
 }
 
 int main(void)
@@ -415,7 +512,9 @@ int main(void)
                                        cmocka_unit_test(soak_of_every_kind),
                                        cmocka_unit_test(noise_is_refused),
                                        cmocka_unit_test(reads_every_layout),
-                                       cmocka_unit_test(refuses_files)};
+                                       cmocka_unit_test(refuses_files),
+                                       cmocka_unit_test(reads_raman_shifts),
+                                       cmocka_unit_test(reads_spe)};
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(file_path);
     return failures;
