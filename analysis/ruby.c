@@ -72,6 +72,8 @@ struct doublet {
     double background;      /* over `height`, as far as it may be light */
     double fringe_variance; /* of R1, nm^2 */
     double leaning_nm;
+    double misfit;         /* variance that was added to every point alike */
+    double noise_variance; /* of R1, nm^2 */
 };
 
 /* Reorders the values. */
@@ -368,11 +370,13 @@ static bool admit_misfit(struct doublet *doublet)
         smallest = fmin(smallest, doublet->variance[i]);
     }
     excess /= doublet->n;
+    doublet->misfit = 0;
     if (!(excess > 0.2 * smallest))
         return false;
     for (int i = 0; i < doublet->n; i++)
         if (doublet->variance[i] > 0)
             doublet->variance[i] += excess;
+    doublet->misfit = excess;
     return true;
 }
 
@@ -442,6 +446,19 @@ static double find_coherence(const struct doublet *doublet)
     double coherence = sum2 / fmax(expected, 1);
     /* within three standard deviations of 1 it is taken for chance */
     return coherence > 1 + 3 * sqrt(2 / fmax(expected, 1)) ? coherence : 1;
+}
+
+/* The variance of R1, in nm^2, from the scatter of the points alone. */
+static double find_noise(const struct doublet *doublet)
+{
+    double x1[P_COUNT] = {[P_X1] = 1}, sum = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        if (!(doublet->variance[i] > 0))
+            continue;
+        double influence = between(doublet, x1, doublet->rows + i * P_COUNT);
+        sum += influence * influence * (1 - doublet->misfit / doublet->variance[i]);
+    }
+    return sum;
 }
 
 /*
@@ -592,6 +609,7 @@ static bool fit(struct doublet *doublet)
         doublet->n_masked_r1 += is_r1 && !(doublet->variance[i] > 0);
     }
     doublet->leaning_nm = find_leaning_nm(doublet);
+    doublet->noise_variance = find_noise(doublet);
     find_fringes(doublet); /* the last, as it takes the place of y, model and variance */
     return true;
 }
@@ -653,6 +671,7 @@ static struct ruby_fit conclude(const struct doublet *doublet)
     double covariance = doublet->covariance[P_X1 * P_COUNT + P_X1] * few * fmax(chi2_reduced, doublet->coherence);
     fit.r1_nm_sigma =
         sqrt(covariance + doublet->fringe_variance + doublet->leaning_nm * doublet->leaning_nm + coarse_nm * coarse_nm);
+    fit.r1_nm_sigma_noise = fmin(sqrt(doublet->noise_variance * few), fit.r1_nm_sigma);
     if (!(fit.r1_nm_fwhm <= WIDTH_RATIO_WARNING * R1_FWHM_NM_AMBIENT))
         fit.warnings |= RUBY_WARNING_WIDTH;
     if (!(fabs(fit.splitting_nm - SPLITTING_NM_AMBIENT) <= SPLITTING_NM_WARNING))

@@ -27,7 +27,8 @@ enum ruby_warning {
 
 struct ruby_fit {
     double r1_nm;
-    double r1_nm_sigma; /* standard uncertainty, as said above */
+    double r1_nm_sigma;       /* standard uncertainty, as said above */
+    double r1_nm_sigma_noise; /* the part of it by which a second spectrum of the same light would differ */
     double r2_nm;
     double r1_nm_fwhm;
     double r2_nm_fwhm;

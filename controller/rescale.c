@@ -106,10 +106,11 @@ static int derive(struct store *store, struct store_reader *reader, const struct
                   struct rescale_report *report, struct err *err)
 {
     struct store_rows *rows;
-    int code = store_rows_open(&rows, reader,
-                               "SELECT t_ns, r1_nm, r1_nm_sigma, temperature_k, temperature_k_sigma, pressure_gpa "
-                               "FROM ruby WHERE pressure_gpa IS NOT NULL ORDER BY t_ns",
-                               NULL, 0, err);
+    int code =
+        store_rows_open(&rows, reader,
+                        "SELECT t_ns, r1_nm, r1_nm_sigma_noise, temperature_k, temperature_k_sigma, pressure_gpa "
+                        "FROM ruby WHERE pressure_gpa IS NOT NULL ORDER BY t_ns",
+                        NULL, 0, err);
     if (code < 0)
         return code;
     report->gpa_difference_min = INFINITY;

@@ -63,6 +63,7 @@ static void put_row(struct ruby_link *link, int64_t t_ns, const struct ruby_pres
         is_good ? store_real(pressure->gpa_sigma_temperature) : store_null(),
         is_good ? store_real(link->fit.r1_nm) : store_null(),
         is_good ? store_real(link->fit.r1_nm_sigma) : store_null(),
+        is_good ? store_real(link->fit.r1_nm_sigma_noise) : store_null(),
         is_good ? store_real(link->fit.r2_nm) : store_null(),
         is_good ? store_real(link->fit.r1_nm_fwhm) : store_null(),
         is_good ? store_real(link->fit.r2_nm_fwhm) : store_null(),
@@ -123,11 +124,11 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     }
     link->fit = fit;
     note_warnings(link, t_ns);
-    /* The control is told of the line's sigma only: what the temperature is uncertain by is common to neighbouring
-     * readings, and would hide a drop of the pressure that is plain to see. */
+    /* The control is told of the noise only: what the line model and the temperature are uncertain by is common to
+     * neighbouring readings, and would hide a drop of the pressure that is plain to see. */
     const struct beamline_ruby *settings = &link->ruby_settings;
-    struct ruby_pressure pressure = ruby_ruler_derive(&link->ruler, fit.r1_nm, fit.r1_nm_sigma, settings->temperature_k,
-                                                      settings->temperature_k_sigma);
+    struct ruby_pressure pressure = ruby_ruler_derive(&link->ruler, fit.r1_nm, fit.r1_nm_sigma_noise,
+                                                      settings->temperature_k, settings->temperature_k_sigma);
     struct event event = inbox_event(EVENT_RUBY, NULL);
     event.integer[0] = link->read_ns;
     event.value[0] = pressure.gpa;

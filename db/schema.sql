@@ -81,7 +81,8 @@ CREATE TABLE ruby (
   pressure_gpa_sigma REAL,            -- of the line: what neighbouring readings differ by
   pressure_gpa_sigma_temperature REAL, -- of the ruby's temperature: what they have in common
   r1_nm REAL,
-  r1_nm_sigma REAL,
+  r1_nm_sigma REAL,                   -- with what the line model is uncertain by
+  r1_nm_sigma_noise REAL,             -- without: pressure_gpa_sigma is of this
   r2_nm REAL,
   r1_nm_fwhm REAL,
   r2_nm_fwhm REAL,

@@ -46,6 +46,7 @@ static void put_reading(struct store *store, int i, double lambda0_nm)
                                       is_good ? store_real(0.003) : null,
                                       is_good ? store_real(0.02) : null,
                                       is_good ? store_real(READINGS[i].r1_nm) : null,
+                                      is_good ? store_real(0.002) : null,
                                       is_good ? store_real(0.001) : null,
                                       is_good ? store_real(READINGS[i].r1_nm - 1.43) : null,
                                       is_good ? store_real(0.62) : null,

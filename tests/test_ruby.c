@@ -68,6 +68,7 @@ static void real_resolved(void **state)
     assert_near(fit.r1_nm_fwhm, 0.62, 0.005);
     assert_near(ruby_pressure_gpa(ruby_scale_by_name("ruby2020"), fit.r1_nm, 694.25), 1.55, 0.01);
     assert_int_equal(fit.warnings, 0);
+    assert_true(fit.r1_nm_sigma_noise < 0.002 && fit.r1_nm_sigma_noise > 0.0003);
     char text[300] = "x";
     ruby_warning_text(&fit, text, sizeof text);
     assert_string_equal(text, "");
@@ -150,13 +151,14 @@ static void pulls(void **state)
     struct random random = {.state = 20240611};
     const double exposures_s[] = {0.5, 0.1, 2.0};
     for (int k = 0; k < 3; k++) {
-        double sum = 0, sum2 = 0, sigma = 0;
+        double sum = 0, sum2 = 0, sigma = 0, noise2 = 0;
         for (int i = 0; i < N_PULLS; i++) {
             double pressure_gpa = 8 * random_uniform(&random);
             struct ruby_fit fit = fit_good(synthesise(&random, pressure_gpa, exposures_s[k], 690, 705, 0.0302), NULL);
             double pull = (fit.r1_nm - spectrum_r1_nm(pressure_gpa, 296)) / fit.r1_nm_sigma;
             sum += pull;
             sum2 += pull * pull;
+            noise2 += pow(pull * fit.r1_nm_sigma / fit.r1_nm_sigma_noise, 2) / N_PULLS;
             sigma += fit.r1_nm_sigma / N_PULLS * 2.75;
             assert_int_equal(fit.warnings, 0);
             assert_near(fit.chi2_reduced, 1, 0.7); /* 0.1 is one standard error */
@@ -164,6 +166,7 @@ static void pulls(void **state)
         double mean = sum / N_PULLS, deviation = sqrt(sum2 / N_PULLS - mean * mean);
         printf("exposure %g s: pull %.3f +- %.3f, sigma %.4f GPa\n", exposures_s[k], mean, deviation, sigma);
         assert_near(deviation, 1, 0.1);
+        assert_near(sqrt(noise2), 1, 0.1); /* where all is noise */
         assert_near(mean, 0, 0.25);
     }
 }
