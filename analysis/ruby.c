@@ -419,6 +419,18 @@ static bool mask_spikes(struct doublet *doublet)
     return worst > SPIKE_SIGMA;
 }
 
+/* A ray that meets one pixel often leaves a little in the next one, too little to stand off: both neighbours go too. */
+static void mask_neighbours(struct doublet *doublet)
+{
+    bool was_masked = false;
+    for (int i = 0; i < doublet->n; i++) {
+        bool is_masked = !(doublet->variance[i] > 0), is_before = i + 1 < doublet->n && !(doublet->variance[i + 1] > 0);
+        if (was_masked || is_before)
+            doublet->variance[i] = 0;
+        was_masked = is_masked;
+    }
+}
+
 /*
  * Whether neighbouring residuals know of each other, as with fringes, other light, or lines of another shape: the
  * variance of their sums over half a line's width, over that of independent residuals (less what the parameters have
@@ -594,6 +606,7 @@ static bool fit(struct doublet *doublet)
         is_spiked = mask_spikes(doublet);
     }
     estimate_variance(doublet, false);
+    mask_neighbours(doublet);
     if (!settle(doublet, STEP_NM_FINE))
         return false;
     doublet->chi2_scatter = doublet->chi2;
@@ -624,11 +637,11 @@ static int believe(const struct doublet *doublet, const struct ruby_fit *fit, do
             "expected; use a finer grating",
             step_nm, fit->r1_nm_fwhm / step_nm, fit->r1_nm_fwhm, POINTS_PER_FWHM_MIN);
     double ratio = p[P_A2] / p[P_A1];
-    if (doublet->n_masked > MASKED_MAX || !(doublet->n_masked_r1 <= 0.3 * fit->r1_nm_fwhm / step_nm))
+    if (doublet->n_masked > MASKED_MAX || !(doublet->n_masked_r1 <= 0.4 * fit->r1_nm_fwhm / step_nm))
         return err_set(
             err, ERR_FIT,
             "%d points of the ruby doublet, %d of them on R1 at %.2f nm, stand off from their neighbours; at "
-            "most %d, and a third of R1, are left out as cosmic rays; check the spectrometer",
+            "most %d, and two fifths of R1, are left out as cosmic rays; check the spectrometer",
             doublet->n_masked, doublet->n_masked_r1, fit->r1_nm, MASKED_MAX);
     bool has_moved = !(fabs(fit->r1_nm - doublet->peaks.r1_nm) < 0.3 && fabs(fit->r2_nm - doublet->peaks.r2_nm) < 0.3);
     bool is_misshapen = !(p[P_ETA1] > ETA_MIN && p[P_ETA1] < ETA_MAX && p[P_ETA2] > ETA_MIN && p[P_ETA2] < ETA_MAX);
