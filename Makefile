@@ -4,6 +4,7 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
+#   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
 #   make clean      removes what was built (not what was installed)
@@ -127,6 +128,11 @@ test: all $(TEST_PROGRAMS)
 bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
 
+# A million ruby spectra of every faulty kind through the fit: one JSON line per kind. An hour of one core.
+SPECTRA ?= 1000000
+soak-ruby: $(B)/tests/soak_ruby
+	$< $(SPECTRA) $(or $(SEED),1) $(KINDS)
+
 # Pictures of the protocol at work, with their data, in build/figures: the ladder, one load in four ways, the drift.
 figures: $(B)/tests/figure_loading
 	@command -v gnuplot >/dev/null || { echo "set-up: installing Debian package gnuplot-nox"; \
@@ -159,4 +165,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten bench-loading figures test coverage test-short check format format-check clean
+.PHONY: all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean

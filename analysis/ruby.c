@@ -3,59 +3,14 @@
 #include <assert.h>
 #include <gsl/gsl_blas.h>
 #include <gsl/gsl_errno.h>
+#include <gsl/gsl_linalg.h>
 #include <gsl/gsl_multifit_nlinear.h>
+#include <gsl/gsl_statistics_double.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- scales -------------------------------------------------------------------------------------------------- */
-
-static const struct ruby_scale scales[] = {
-    {"ruby2020", RUBY_POLYNOMIAL, 1870.0, 5.63,
-     "Shen et al., High Press. Res. 40, 299 (2020), doi 10.1080/08957959.2020.1791107"},
-    {"mao1986", RUBY_POWER, 1904.0, 7.665,
-     "Mao, Xu and Bell, J. Geophys. Res. 91, 4673 (1986), doi 10.1029/JB091iB05p04673"},
-};
-
-const struct ruby_scale *ruby_scale_by_name(const char *name)
-{
-    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
-        if (strcmp(scales[i].name, name) == 0)
-            return &scales[i];
-    return NULL;
-}
-
-double ruby_pressure_gpa(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
-{
-    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
-    if (scale->form == RUBY_POLYNOMIAL)
-        return scale->a_gpa * x * (1 + scale->b * x);
-    return scale->a_gpa / scale->b * expm1(scale->b * log1p(x));
-}
-
-double ruby_slope_gpa_per_nm(const struct ruby_scale *scale, double lambda_nm, double lambda0_nm)
-{
-    double x = (lambda_nm - lambda0_nm) / lambda0_nm;
-    double slope_gpa = scale->form == RUBY_POLYNOMIAL ? scale->a_gpa * (1 + 2 * scale->b * x)
-                                                      : scale->a_gpa * pow(1 + x, scale->b - 1);
-    return slope_gpa / lambda0_nm;
-}
-
-static double shift_from_296_k(double temperature_k)
-{
-    double d = temperature_k - 296;
-    if (temperature_k <= 50)
-        return -0.887;
-    if (temperature_k < 296)
-        return d * (0.00664 + d * (6.76e-6 - d * 2.33e-8));
-    return d * (0.00746 + d * (-3.01e-6 + d * 8.76e-9));
-}
-
-double ruby_shift_nm(double temperature_k, double temperature_k_zero)
-{
-    return shift_from_296_k(temperature_k) - shift_from_296_k(temperature_k_zero);
-}
 
 /* ---- private: where the lines are ---------------------------------------------------------------------------- */
 
@@ -66,17 +21,34 @@ double ruby_shift_nm(double temperature_k, double temperature_k_zero)
 #define SIGMA_NM_MAX 0.02    /* 0.05 GPa: five times what a reading is good for */
 #define SIGNIFICANCE_MIN 6.0 /* of a peak over the noise, before a fit is tried */
 #define PARTNER_MIN 0.15     /* height of the lower line over the higher one; ruby: 0.6 to 0.7 */
-#define FIT_BELOW_R2_NM 2.6  /* span of the fit beyond the lines: enough background, no other lines */
+#define RATIO_MAX 1.2        /* of the fitted heights R2 over R1 */
+#define ETA_MIN -0.5         /* below, the line is flat at its top: clipped */
+#define ETA_MAX 2.0
+#define FIT_BELOW_R2_NM 2.6 /* span of the fit beyond the lines: enough background, no other lines */
 #define FIT_ABOVE_R1_NM 3.0
 #define EDGE_NM_MIN 0.8         /* beyond a line's centre, or its position leans on the background */
-#define POINTS_PER_FWHM_MIN 3.0 /* below, the position depends on the line model by more than 0.01 GPa */
-#define STEP_NM_MAX 0.33        /* coarser than that no unstressed ruby has three points */
+#define POINTS_PER_FWHM_MIN 6.0 /* below, the a spike of two pixels can pass for a part of the line */
+#define STEP_NM_MAX 0.33        /* coarser than that no unstressed ruby has two points */
 #define POINTS_MIN 24
 #define ITERATIONS_MAX 60
-#define SPIKE_SIGMA 8.0
-#define SPIKES_MAX 5
+#define SPIKE_SIGMA 4.5
+#define LEANING_SIGMA 3.0
+#define PASSES_MAX 8
+#define MASKED_MAX 10
+#define FRINGE_AMPLITUDE 0.0003 /* relative, of what no residual shows: no spectrometer is flat to better than that */
+#define FRINGE_AMPLITUDE_MAX 0.02
+#define FRINGE_INV_NM 0.08 /* frequencies that far apart are told apart by a fit of 7 nm */
+#define FRINGES 30         /* periods of 12.5 to 0.4 nm */
+#define FRINGE_CHI2 12.0
 
-enum parameter { P_LEVEL, P_SLOPE, P_A1, P_X1, P_W1, P_ETA1, P_A2, P_X2, P_W2, P_ETA2, P_COUNT };
+enum parameter { P_LEVEL, P_SLOPE, P_CURVE, P_A1, P_X1, P_W1, P_ETA1, P_A2, P_X2, P_W2, P_ETA2, P_COUNT };
+
+struct peaks {
+    double r1_nm, r2_nm;
+    double r1_counts, r2_counts; /* above the background */
+    double background_counts;
+    double noise_counts;
+};
 
 /* The part of a spectrum that is fitted, and its state. Counts are in units of `height`. */
 struct doublet {
@@ -86,25 +58,28 @@ struct doublet {
     double *model;
     double *weight;
     double *scatter[2]; /* of the background, of the lines */
-    int n;
+    double *rows;       /* [n][P_COUNT], the Jacobian over the sigma of each point, for what is done after the fit */
+    double *deviation;  /* [n], the residuals over sigma */
+    int n, n_used, n_masked, n_masked_r1;
     double height;
-    double x_ref; /* where the level of the background is taken */
+    struct peaks peaks; /* where the fit starts */
+    double x_ref;       /* where the level of the background is taken */
     double p[P_COUNT];
     double chi2;         /* with the variances of the last fit */
     double chi2_scatter; /* with those of the scatter from pixel to pixel */
-    double covariance_x1;
+    double covariance[P_COUNT * P_COUNT];
+    double coherence;       /* variance of sums of neighbouring residuals, 1 when they know nothing of each other */
+    double background;      /* over `height`, as far as it may be light */
+    double fringe_variance; /* of R1, nm^2 */
+    double leaning_nm;
+    double misfit;         /* variance that was added to every point alike */
+    double noise_variance; /* of R1, nm^2 */
 };
 
-static int compare(const void *a, const void *b)
-{
-    double difference = *(const double *)a - *(const double *)b;
-    return (difference > 0) - (difference < 0);
-}
-
+/* Reorders the values. */
 static double quantile(double *values, int n, double fraction)
 {
-    qsort(values, (size_t)n, sizeof *values, compare);
-    return values[(int)(fraction * (n - 1))];
+    return gsl_stats_select(values, 1, (size_t)n, (size_t)(fraction * (n - 1)));
 }
 
 static double median3(double a, double b, double c) { return fmax(fmin(a, b), fmin(fmax(a, b), c)); }
@@ -134,13 +109,6 @@ static int highest(const double *x, const double *values, int n, double from, do
             best = i;
     return best;
 }
-
-struct peaks {
-    double r1_nm, r2_nm;
-    double r1_counts, r2_counts; /* above the background */
-    double background_counts;
-    double noise_counts;
-};
 
 static int peaks_refine(const double *x, const double *smoothed, int n, struct peaks *peaks, struct err *err)
 {
@@ -212,7 +180,7 @@ static int saturation_check(const double *x, const double *counts, int n, const 
         run_max = run > run_max ? run : run_max;
     }
     if (top >= 0.98 * saturation || run_max >= 4)
-        return err_set(err, ERR_FIT, "ruby line is saturated at %.0f counts (limit %.0f); shorten the exposure", top,
+        return err_set(err, ERR_LIMIT, "ruby line is saturated at %.0f counts (limit %.0f); shorten the exposure", top,
                        saturation);
     return 0;
 }
@@ -231,11 +199,13 @@ static double line(double x, double centre, double fwhm, double eta, double *ret
     return eta * lorentz + (1 - eta) * gauss;
 }
 
+static double background_at(const double *p, double d) { return p[P_LEVEL] + d * (p[P_SLOPE] + d * p[P_CURVE]); }
+
 /* Row of the Jacobian (may be NULL) and the value of the model at one wavelength. */
 static double model_at(const double *p, double x, double x_ref, double *ret_row)
 {
-    double row[P_COUNT] = {[P_LEVEL] = 1, [P_SLOPE] = x - x_ref};
-    double value = p[P_LEVEL] + p[P_SLOPE] * (x - x_ref);
+    double d = x - x_ref, row[P_COUNT] = {[P_LEVEL] = 1, [P_SLOPE] = d, [P_CURVE] = d * d};
+    double value = background_at(p, d);
     for (int first = P_A1; first < P_COUNT; first += P_A2 - P_A1) {
         const double *q = p + first;
         double dx, dw, deta, height = line(x, q[1], q[2], q[3], &dx, &dw, &deta);
@@ -267,7 +237,7 @@ static int jacobian(const gsl_vector *p, void *data, gsl_matrix *ret_j)
 }
 
 /* Least squares from doublet->p with the weights 1 / variance. False when it does not settle. */
-static bool settle(struct doublet *doublet)
+static bool settle(struct doublet *doublet, double step_nm_max)
 {
     size_t n = (size_t)doublet->n;
     for (size_t i = 0; i < n; i++)
@@ -286,26 +256,61 @@ static bool settle(struct doublet *doublet)
         int code = gsl_multifit_nlinear_iterate(w);
         double chi2_new, step_nm = fabs(gsl_vector_get(w->dx, P_X1));
         gsl_blas_ddot(w->f, w->f, &chi2_new);
-        /* 1e-6 nm is 3e-6 GPa; no progress means that the minimum is reached to rounding */
-        is_settled = code == GSL_ENOPROG || (code == GSL_SUCCESS && step_nm < 1e-6 && chi2 - chi2_new < 1e-6 * chi2);
+        /* no progress means that the minimum is reached to rounding */
+        is_settled = code == GSL_ENOPROG ||
+                     (code == GSL_SUCCESS && step_nm < step_nm_max && chi2 - chi2_new < 1e-3 + 1e-6 * chi2);
         if (code != GSL_SUCCESS && code != GSL_ENOPROG)
             break;
         chi2 = chi2_new;
     }
-    double covariance[P_COUNT * P_COUNT];
-    gsl_matrix_view covar = gsl_matrix_view_array(covariance, P_COUNT, P_COUNT);
-    is_settled = is_settled && gsl_multifit_nlinear_covar(w->J, 0, &covar.matrix) == GSL_SUCCESS && isfinite(chi2);
     memcpy(doublet->p, w->x->data, sizeof doublet->p);
     doublet->chi2 = chi2;
-    doublet->covariance_x1 = covariance[P_X1 * P_COUNT + P_X1];
     gsl_multifit_nlinear_free(w);
-    return is_settled;
+    return is_settled && isfinite(chi2);
+}
+
+/* The covariance of the parameters, from the normal equations at the solution; false when they do not determine it. */
+static bool find_covariance(struct doublet *doublet)
+{
+    double *c = doublet->covariance;
+    memset(c, 0, sizeof doublet->covariance);
+    for (int i = 0; i < doublet->n; i++) {
+        double *row = doublet->rows + i * P_COUNT, weight = 0;
+        if (doublet->variance[i] > 0)
+            weight = 1 / sqrt(doublet->variance[i]);
+        doublet->model[i] = model_at(doublet->p, doublet->x[i], doublet->x_ref, row);
+        doublet->deviation[i] = (doublet->y[i] - doublet->model[i]) * weight;
+        doublet->weight[i] = weight * weight;
+        for (int k = 0; k < P_COUNT; k++) {
+            row[k] *= weight;
+            for (int l = 0; l <= k; l++)
+                c[k * P_COUNT + l] += row[k] * row[l];
+        }
+    }
+    gsl_matrix_view view = gsl_matrix_view_array(c, P_COUNT, P_COUNT);
+    if (gsl_linalg_cholesky_decomp1(&view.matrix) != GSL_SUCCESS ||
+        gsl_linalg_cholesky_invert(&view.matrix) != GSL_SUCCESS)
+        return false;
+    for (int k = 0; k < P_COUNT; k++)
+        if (!(c[k * P_COUNT + k] > 0 && isfinite(c[k * P_COUNT + k])))
+            return false;
+    return true;
+}
+
+/* v C w with the covariance of the parameters. */
+static double between(const struct doublet *doublet, const double *v, const double *w)
+{
+    double sum = 0;
+    for (int k = 0; k < P_COUNT; k++)
+        for (int l = 0; l < P_COUNT; l++)
+            sum += v[k] * doublet->covariance[k * P_COUNT + l] * w[l];
+    return sum;
 }
 
 /* Height of both lines above the background at one point. */
 static double signal_at(const struct doublet *doublet, int i)
 {
-    return doublet->model[i] - doublet->p[P_LEVEL] - doublet->p[P_SLOPE] * (doublet->x[i] - doublet->x_ref);
+    return doublet->model[i] - background_at(doublet->p, doublet->x[i] - doublet->x_ref);
 }
 
 static double mean(const double *values, int n)
@@ -354,38 +359,224 @@ static void estimate_variance(struct doublet *doublet, bool by_median)
  * that the weights become even where the model, and not the noise, is the limit: otherwise the wings would shift the
  * peak.
  */
-static void admit_misfit(struct doublet *doublet)
+static bool admit_misfit(struct doublet *doublet)
 {
-    double excess = 0;
+    double excess = 0, smallest = INFINITY;
     for (int i = 0; i < doublet->n; i++) {
         double deviation = doublet->y[i] - model_at(doublet->p, doublet->x[i], doublet->x_ref, NULL);
-        excess += doublet->variance[i] > 0 ? deviation * deviation - doublet->variance[i] : 0;
+        if (!(doublet->variance[i] > 0))
+            continue;
+        excess += deviation * deviation - doublet->variance[i];
+        smallest = fmin(smallest, doublet->variance[i]);
     }
-    excess = fmax(excess / doublet->n, 0);
+    excess /= doublet->n;
+    doublet->misfit = 0;
+    if (!(excess > 0.2 * smallest))
+        return false;
     for (int i = 0; i < doublet->n; i++)
         if (doublet->variance[i] > 0)
             doublet->variance[i] += excess;
+    doublet->misfit = excess;
+    return true;
 }
 
 static double residual_at(const struct doublet *doublet, int i) { return doublet->y[i] - doublet->model[i]; }
 
-/* Leaves out (variance 0) single points that stand off from both neighbours, as the light of no line can; true when
- * there were any. A misfit of the line model is smooth and stays in. */
+static double median5(const double *values)
+{
+    double v[5];
+    memcpy(v, values, sizeof v);
+    return median3(v[4], fmax(fmin(v[0], v[1]), fmin(v[2], v[3])), fmin(fmax(v[0], v[1]), fmax(v[2], v[3])));
+}
+
+/* How far a point stands off from its neighbourhood, in sigma. */
+static double stand_off(const struct doublet *doublet, int i)
+{
+    double around[5];
+    int first = i < 2 ? 0 : i + 2 < doublet->n ? i - 2 : doublet->n - 5;
+    if (!(doublet->variance[i] > 0))
+        return 0;
+    for (int k = 0; k < 5; k++)
+        around[k] = residual_at(doublet, first + k);
+    return fabs(residual_at(doublet, i) - median5(around)) / sqrt(doublet->variance[i]);
+}
+
+/*
+ * Leaves out (variance 0) points that stand off from their neighbourhood, one or two together, as the light of no line
+ * can; true when there were any. A misfit of the line model is smooth and stays in. The worst go first: they bend the
+ * fit, and the points beside them stand off for that alone.
+ */
 static bool mask_spikes(struct doublet *doublet)
 {
-    int n_spikes = 0, spikes[SPIKES_MAX];
-    for (int i = 1; i + 1 < doublet->n; i++) {
-        double here = residual_at(doublet, i);
-        double off = here - median3(residual_at(doublet, i - 1), here, residual_at(doublet, i + 1));
-        if (!(doublet->variance[i] > 0) || !(fabs(off) > SPIKE_SIGMA * sqrt(doublet->variance[i])))
-            continue;
-        if (n_spikes == SPIKES_MAX)
-            return false; /* too many for cosmic rays */
-        spikes[n_spikes++] = i;
+    double *off = doublet->scatter[0], worst = 0;
+    for (int i = 0; i < doublet->n; i++)
+        worst = fmax(worst, off[i] = stand_off(doublet, i));
+    for (int i = 0; i < doublet->n; i++)
+        if (off[i] > SPIKE_SIGMA && off[i] > worst / 2) {
+            doublet->variance[i] = 0;
+            doublet->n_masked++;
+        }
+    return worst > SPIKE_SIGMA;
+}
+
+/* A ray that meets one pixel often leaves a little in the next one, too little to stand off: both neighbours go too. */
+static void mask_neighbours(struct doublet *doublet)
+{
+    bool was_masked = false;
+    for (int i = 0; i < doublet->n; i++) {
+        bool is_masked = !(doublet->variance[i] > 0), is_before = i + 1 < doublet->n && !(doublet->variance[i + 1] > 0);
+        if (was_masked || is_before)
+            doublet->variance[i] = 0;
+        was_masked = is_masked;
     }
-    for (int i = 0; i < n_spikes; i++)
-        doublet->variance[spikes[i]] = 0;
-    return n_spikes > 0;
+}
+
+/*
+ * Whether neighbouring residuals know of each other, as with fringes, other light, or lines of another shape: the
+ * variance of their sums over half a line's width, over that of independent residuals (less what the parameters have
+ * taken out). It is by this that the position, which is such a sum as well, is less certain than the scatter says.
+ */
+static double find_coherence(const struct doublet *doublet)
+{
+    double step_nm = (doublet->x[doublet->n - 1] - doublet->x[0]) / (doublet->n - 1);
+    int length = (int)fmax(2, 0.5 * fabs(doublet->p[P_W1]) / step_nm);
+    double sum2 = 0, expected = 0;
+    for (int first = 0; first + length <= doublet->n; first += length) {
+        double sum = 0, v[P_COUNT] = {0};
+        int n_used = 0;
+        for (int i = first; i < first + length; i++) {
+            sum += doublet->deviation[i];
+            n_used += doublet->variance[i] > 0;
+            for (int k = 0; k < P_COUNT; k++)
+                v[k] += doublet->rows[i * P_COUNT + k];
+        }
+        if (n_used == 0)
+            continue;
+        sum2 += sum * sum / n_used;
+        expected += 1 - between(doublet, v, v) / n_used;
+    }
+    double coherence = sum2 / fmax(expected, 1);
+    /* within three standard deviations of 1 it is taken for chance */
+    return coherence > 1 + 3 * sqrt(2 / fmax(expected, 1)) ? coherence : 1;
+}
+
+/* The variance of R1, in nm^2, from the scatter of the points alone. */
+static double find_noise(const struct doublet *doublet)
+{
+    double x1[P_COUNT] = {[P_X1] = 1}, sum = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        if (!(doublet->variance[i] > 0))
+            continue;
+        double influence = between(doublet, x1, doublet->rows + i * P_COUNT);
+        sum += influence * influence * (1 - doublet->misfit / doublet->variance[i]);
+    }
+    return sum;
+}
+
+/*
+ * What single points that stand off a little, too little to be left out, do to R1, in nm: the sum over them of how far
+ * R1 would move without each.
+ */
+static double find_leaning_nm(const struct doublet *doublet)
+{
+    double x1[P_COUNT] = {[P_X1] = 1}, sum = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        if (!(fabs(doublet->deviation[i]) > LEANING_SIGMA / 2))
+            continue;
+        const double *row = doublet->rows + i * P_COUNT;
+        double free = fmax(1 - between(doublet, row, row), 0.05); /* share of a deviation that the fit does not take */
+        if (fabs(doublet->deviation[i]) > LEANING_SIGMA * sqrt(free * doublet->chi2 / (doublet->n_used - P_COUNT)))
+            sum += fabs(between(doublet, x1, row) * doublet->deviation[i] / free);
+    }
+    return sum;
+}
+
+/*
+ * Fringes (interference in a window or in the sensor) multiply the light by 1 + a cos(k x) + b sin(k x). They move the
+ * line, and where their period is about that of the doublet they leave little behind, so that the position is less
+ * certain than the residuals say. Here each period in turn is added to the model, with a and b known beforehand to be
+ * within FRINGE_AMPLITUDE of 0, and with more where the residuals speak for more; the largest of what that adds to the
+ * variance of R1 counts. The dark counts below the background are taken for light, as nothing here tells them apart.
+ */
+struct fringe {
+    double x1_nm[2];       /* what a and b of 1 do to R1 */
+    double information[3]; /* on a, both, b, when the other parameters are free */
+    double wanted[2];
+};
+
+static void fringe_find(const struct doublet *doublet, const double *light, const double *c, const double *s,
+                        struct fringe *ret)
+{
+    double cross[2][P_COUNT] = {{0}}, own[3] = {0}, b[2] = {0};
+    for (int i = 0; i < doublet->n; i++) {
+        double u = light[i] * c[i], v = light[i] * s[i];
+        const double *row = doublet->rows + i * P_COUNT;
+        own[0] += u * u;
+        own[1] += u * v;
+        own[2] += v * v;
+        b[0] += u * doublet->deviation[i];
+        b[1] += v * doublet->deviation[i];
+        for (int l = 0; l < P_COUNT; l++) {
+            cross[0][l] += u * row[l];
+            cross[1][l] += v * row[l];
+        }
+    }
+    double x1[P_COUNT] = {[P_X1] = 1};
+    for (int m = 0; m < 2; m++) {
+        ret->x1_nm[m] = between(doublet, x1, cross[m]);
+        ret->wanted[m] = b[m];
+    }
+    ret->information[0] = own[0] - between(doublet, cross[0], cross[0]);
+    ret->information[1] = own[1] - between(doublet, cross[0], cross[1]);
+    ret->information[2] = own[2] - between(doublet, cross[1], cross[1]);
+    for (int m = 0; m < 3; m++)
+        ret->information[m] /= doublet->coherence;
+    for (int m = 0; m < 2; m++)
+        ret->wanted[m] /= doublet->coherence;
+}
+
+/* Adds the prior, and solves for a and b and their covariance. */
+static void fringe_solve(const struct fringe *fringe, double amplitude, double *ret_x1_variance, double *ret_gain,
+                         double *ret_amplitude)
+{
+    double prior = 1 / (amplitude * amplitude);
+    double p = fringe->information[0] + prior, q = fringe->information[1], r = fringe->information[2] + prior;
+    double determinant = p * r - q * q;
+    double a = (r * fringe->wanted[0] - q * fringe->wanted[1]) / determinant;
+    double b = (p * fringe->wanted[1] - q * fringe->wanted[0]) / determinant;
+    double t = fringe->x1_nm[0], u = fringe->x1_nm[1], bias_nm = t * a + u * b;
+    *ret_x1_variance = (t * t * r - 2 * t * u * q + u * u * p) / determinant;
+    if (amplitude > FRINGE_AMPLITUDE) /* then they are believed to be there */
+        *ret_x1_variance += bias_nm * bias_nm;
+    *ret_gain = a * fringe->wanted[0] + b * fringe->wanted[1];
+    *ret_amplitude = hypot(a, b);
+}
+
+static void find_fringes(struct doublet *doublet)
+{
+    /* cosine and sine of the first frequency, of the present one, and the light over sigma */
+    double *c1 = doublet->scatter[0], *s1 = doublet->scatter[1], *c = doublet->y, *s = doublet->model;
+    double *light = doublet->variance, amplitude, variance, gain, wanted;
+    struct fringe fringe;
+    for (int i = 0; i < doublet->n; i++) {
+        double phase = 2 * M_PI * FRINGE_INV_NM * (doublet->x[i] - doublet->x_ref);
+        light[i] = (signal_at(doublet, i) + fmax(doublet->background, 0)) * sqrt(doublet->weight[i]);
+        c[i] = c1[i] = cos(phase);
+        s[i] = s1[i] = sin(phase);
+    }
+    doublet->fringe_variance = 0;
+    for (int k = 0; k < FRINGES; k++) {
+        fringe_find(doublet, light, c, s, &fringe);
+        fringe_solve(&fringe, FRINGE_AMPLITUDE_MAX, &variance, &gain, &wanted);
+        amplitude = gain > FRINGE_CHI2 ? fmax(FRINGE_AMPLITUDE, wanted) : FRINGE_AMPLITUDE;
+        fringe_solve(&fringe, amplitude, &variance, &gain, &wanted);
+        doublet->fringe_variance = fmax(doublet->fringe_variance, variance);
+        for (int i = 0; i < doublet->n; i++) {
+            double before = c[i];
+            c[i] = before * c1[i] - s[i] * s1[i];
+            s[i] = s[i] * c1[i] + before * s1[i];
+        }
+    }
 }
 
 static void guess(struct doublet *doublet, const struct peaks *peaks, const struct ruby_fit *seed)
@@ -402,21 +593,38 @@ static void guess(struct doublet *doublet, const struct peaks *peaks, const stru
     memcpy(doublet->p, p, sizeof p);
 }
 
+#define STEP_NM_ROUGH 1e-3
+#define STEP_NM_FINE 1e-6 /* 3e-6 GPa */
+
 static bool fit(struct doublet *doublet)
 {
     bool is_spiked = true;
-    for (int pass = 0; pass < 3 && is_spiked; pass++) { /* a spike bends the first fit and may hide a smaller one */
-        if (!settle(doublet))
+    for (int pass = 0; pass < PASSES_MAX && is_spiked; pass++) { /* a spike bends the first fit and may hide another */
+        if (!settle(doublet, STEP_NM_ROUGH))
             return false;
         estimate_variance(doublet, true);
         is_spiked = mask_spikes(doublet);
     }
     estimate_variance(doublet, false);
-    if (!settle(doublet))
+    mask_neighbours(doublet);
+    if (!settle(doublet, STEP_NM_FINE))
         return false;
     doublet->chi2_scatter = doublet->chi2;
-    admit_misfit(doublet);
-    return settle(doublet);
+    if (admit_misfit(doublet) && !settle(doublet, STEP_NM_FINE))
+        return false;
+    if (!find_covariance(doublet))
+        return false;
+    doublet->coherence = find_coherence(doublet);
+    doublet->n_used = doublet->n_masked_r1 = 0;
+    for (int i = 0; i < doublet->n; i++) {
+        bool is_r1 = fabs(doublet->x[i] - doublet->p[P_X1]) < 0.75 * fabs(doublet->p[P_W1]);
+        doublet->n_used += doublet->variance[i] > 0;
+        doublet->n_masked_r1 += is_r1 && !(doublet->variance[i] > 0);
+    }
+    doublet->leaning_nm = find_leaning_nm(doublet);
+    doublet->noise_variance = find_noise(doublet);
+    find_fringes(doublet); /* the last, as it takes the place of y, model and variance */
+    return true;
 }
 
 static int believe(const struct doublet *doublet, const struct ruby_fit *fit, double step_nm, struct err *err)
@@ -429,9 +637,18 @@ static int believe(const struct doublet *doublet, const struct ruby_fit *fit, do
             "expected; use a finer grating",
             step_nm, fit->r1_nm_fwhm / step_nm, fit->r1_nm_fwhm, POINTS_PER_FWHM_MIN);
     double ratio = p[P_A2] / p[P_A1];
-    if (!(fit->r1_nm_fwhm > 0.1 && fit->r1_nm_fwhm < 2.5 && fit->r2_nm_fwhm > 0.1 && fit->r2_nm_fwhm < 2.5 &&
-          fit->amplitude_counts > 0 && ratio > PARTNER_MIN && ratio < 2 && fit->splitting_nm > 1 &&
-          fit->splitting_nm < 2 && p[P_ETA1] > -0.5 && p[P_ETA1] < 1.7))
+    if (doublet->n_masked > MASKED_MAX || !(doublet->n_masked_r1 <= 0.4 * fit->r1_nm_fwhm / step_nm))
+        return err_set(
+            err, ERR_FIT,
+            "%d points of the ruby doublet, %d of them on R1 at %.2f nm, stand off from their neighbours; at "
+            "most %d, and two fifths of R1, are left out as cosmic rays; check the spectrometer",
+            doublet->n_masked, doublet->n_masked_r1, fit->r1_nm, MASKED_MAX);
+    bool has_moved = !(fabs(fit->r1_nm - doublet->peaks.r1_nm) < 0.3 && fabs(fit->r2_nm - doublet->peaks.r2_nm) < 0.3);
+    bool is_misshapen = !(p[P_ETA1] > ETA_MIN && p[P_ETA1] < ETA_MAX && p[P_ETA2] > ETA_MIN && p[P_ETA2] < ETA_MAX);
+    if (has_moved || is_misshapen ||
+        !(fit->r1_nm_fwhm > 0.1 && fit->r1_nm_fwhm < 2.5 && fit->r2_nm_fwhm > 0.1 && fit->r2_nm_fwhm < 2.5 &&
+          fit->amplitude_counts > 0 && ratio > PARTNER_MIN && ratio < RATIO_MAX && fit->splitting_nm > 1 &&
+          fit->splitting_nm < 2))
         return err_set(
             err, ERR_FIT,
             "lines at %.2f and %.2f nm (widths %.2f and %.2f nm, ratio %.2f) are no ruby doublet; is other light "
@@ -446,9 +663,7 @@ static int believe(const struct doublet *doublet, const struct ruby_fit *fit, do
 static struct ruby_fit conclude(const struct doublet *doublet)
 {
     const double *p = doublet->p;
-    int n_used = 0;
-    for (int i = 0; i < doublet->n; i++)
-        n_used += doublet->variance[i] > 0;
+    int n_used = doublet->n_used;
     struct ruby_fit fit = {
         .r1_nm = p[P_X1],
         .r2_nm = p[P_X2],
@@ -458,8 +673,18 @@ static struct ruby_fit conclude(const struct doublet *doublet)
         .amplitude_counts = p[P_A1] * doublet->height,
         .chi2_reduced = doublet->chi2_scatter / (n_used - P_COUNT),
     };
-    fit.background_counts = (p[P_LEVEL] + p[P_SLOPE] * (fit.r1_nm - doublet->x_ref)) * doublet->height;
-    fit.r1_nm_sigma = sqrt(doublet->covariance_x1 * doublet->chi2 / (n_used - P_COUNT));
+    fit.background_counts = background_at(p, fit.r1_nm - doublet->x_ref) * doublet->height;
+    double chi2_reduced = doublet->chi2 / (n_used - P_COUNT);
+    double few =
+        1 + 8.0 / (n_used - P_COUNT); /* the noise is estimated from the same points: tails as of Student's t */
+    /* Lines of another shape, sampled coarsely, are placed by where the pixels happen to lie; seen with sums of Lorentz
+     * and Gauss lines of unequal widths. */
+    double step_nm = (doublet->x[doublet->n - 1] - doublet->x[0]) / (doublet->n - 1);
+    double coarse_nm = 0.08 * step_nm * step_nm / fit.r1_nm_fwhm;
+    double covariance = doublet->covariance[P_X1 * P_COUNT + P_X1] * few * fmax(chi2_reduced, doublet->coherence);
+    fit.r1_nm_sigma =
+        sqrt(covariance + doublet->fringe_variance + doublet->leaning_nm * doublet->leaning_nm + coarse_nm * coarse_nm);
+    fit.r1_nm_sigma_noise = fmin(sqrt(doublet->noise_variance * few), fit.r1_nm_sigma);
     if (!(fit.r1_nm_fwhm <= WIDTH_RATIO_WARNING * R1_FWHM_NM_AMBIENT))
         fit.warnings |= RUBY_WARNING_WIDTH;
     if (!(fabs(fit.splitting_nm - SPLITTING_NM_AMBIENT) <= SPLITTING_NM_WARNING))
@@ -467,7 +692,7 @@ static struct ruby_fit conclude(const struct doublet *doublet)
     return fit;
 }
 
-/* The doublet's part of the spectrum, in units of its height, background about 0. memory: [6 * n]. */
+/* The doublet's part of the spectrum, in units of its height, background about 0. memory: [(7 + P_COUNT) * n]. */
 static void cut(struct doublet *doublet, const double *x, const double *counts, int first, int n,
                 const struct peaks *peaks, double *memory)
 {
@@ -479,8 +704,13 @@ static void cut(struct doublet *doublet, const double *x, const double *counts, 
     doublet->weight = memory + 3 * n;
     doublet->scatter[0] = memory + 4 * n;
     doublet->scatter[1] = memory + 5 * n;
+    doublet->deviation = memory + 6 * n;
+    doublet->rows = memory + 7 * n;
+    doublet->background = peaks->background_counts / fmax(peaks->r1_counts, peaks->r2_counts);
     doublet->height = fmax(peaks->r1_counts, peaks->r2_counts);
     doublet->x_ref = peaks->r1_nm;
+    doublet->peaks = *peaks;
+    doublet->n_masked = 0;
     double noise = peaks->noise_counts / doublet->height;
     for (int i = 0; i < n; i++) {
         doublet->y[i] = (counts[first + i] - peaks->background_counts) / doublet->height;
@@ -524,7 +754,7 @@ int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, 
     if (n_fit < POINTS_MIN)
         return err_set(err, ERR_FIT, "doublet is unresolved: only %d points around it, at least %d expected", n_fit,
                        POINTS_MIN);
-    double *memory = malloc(6 * (size_t)n_fit * sizeof *memory);
+    double *memory = malloc((7 + P_COUNT) * (size_t)n_fit * sizeof *memory);
     assert(memory);
     struct doublet doublet;
     cut(&doublet, wavelength_nm, counts, first, n_fit, &peaks, memory);
@@ -541,4 +771,17 @@ int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, 
     }
     free(memory);
     return code;
+}
+
+void ruby_warning_text(const struct ruby_fit *fit, char *ret_text, size_t size)
+{
+    char width[120] = "", splitting[120] = "";
+    if (fit->warnings & RUBY_WARNING_WIDTH)
+        snprintf(width, sizeof width, "R1 is %.2f nm wide, %.1f times that of free ruby (at most %.1f)",
+                 fit->r1_nm_fwhm, fit->r1_nm_fwhm / R1_FWHM_NM_AMBIENT, WIDTH_RATIO_WARNING);
+    if (fit->warnings & RUBY_WARNING_SPLITTING)
+        snprintf(splitting, sizeof splitting, "R1 - R2 is %.3f nm, that of free ruby %.2f (at most %.2f apart)",
+                 fit->splitting_nm, SPLITTING_NM_AMBIENT, SPLITTING_NM_WARNING);
+    snprintf(ret_text, size, "%s%s%s%s", width, width[0] && splitting[0] ? "; " : "", splitting,
+             fit->warnings ? ": the stress on the ruby is not hydrostatic" : "");
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,17 +144,195 @@ static int points_read(FILE *file, const char *path, double *wavelength_nm, doub
     return code;
 }
 
-int spectrum_file_read(const char *path, double *wavelength_nm, double *counts, int n_max, int *ret_n, struct err *err)
+/* ---- Raman shifts -------------------------------------------------------------------------------------------- */
+
+static int unshift(const char *path, double laser_nm, double *axis, int n, struct err *err)
+{
+    for (int i = 0; i < n; i++) {
+        double inv_cm = 1e7 / laser_nm - axis[i];
+        if (!(inv_cm > 1000 && inv_cm < 100000))
+            return err_set(
+                err, ERR_DATA,
+                "%s: a Raman shift of %g cm-1 from %g nm is no visible light; is the first column a shift in "
+                "cm-1, and is this the laser?",
+                path, axis[i], laser_nm);
+        axis[i] = 1e7 / inv_cm;
+    }
+    return 0;
+}
+
+/* ---- SPE ----------------------------------------------------------------------------------------------------- */
+
+#define SPE_HEADER 4100
+#define SPE_BYTES_MAX (64 << 20)
+
+struct spe {
+    const char *path;
+    unsigned char *bytes; /* one more than n_bytes, a 0 */
+    size_t n_bytes;
+    int n_columns, n_rows, type, n_bytes_value;
+    float version;
+};
+
+/* Little endian, as this and every machine of its time. */
+static double spe_number(const unsigned char *at, int type)
+{
+    float f;
+    int32_t l;
+    uint32_t ul;
+    int16_t i;
+    uint16_t u;
+    switch (type) {
+    case 0:
+        memcpy(&f, at, sizeof f);
+        return (double)f;
+    case 1:
+        memcpy(&l, at, sizeof l);
+        return l;
+    case 2:
+        memcpy(&i, at, sizeof i);
+        return i;
+    case 3:
+        memcpy(&u, at, sizeof u);
+        return u;
+    default:
+        memcpy(&ul, at, sizeof ul);
+        return ul;
+    }
+}
+
+static int spe_header(struct spe *spe, struct err *err)
+{
+    static const int SIZES[] = {[0] = 4, [1] = 4, [2] = 2, [3] = 2, [8] = 4};
+    memcpy(&spe->version, spe->bytes + 1992, sizeof spe->version);
+    spe->n_columns = (int)spe_number(spe->bytes + 42, 3);
+    spe->n_rows = (int)spe_number(spe->bytes + 656, 3);
+    spe->type = (int)spe_number(spe->bytes + 108, 2);
+    bool is_known = spe->type >= 0 && spe->type < (int)(sizeof SIZES / sizeof SIZES[0]) && SIZES[spe->type] > 0;
+    if (!is_known)
+        return err_set(err, ERR_DATA, "%s: SPE with data of type %d; expected 0 to 3 or 8", spe->path, spe->type);
+    spe->n_bytes_value = SIZES[spe->type];
+    if (spe->n_columns < POINTS_MIN || spe->n_rows < 1)
+        return err_set(err, ERR_DATA, "%s: SPE of %d columns and %d rows; expected a spectrum of at least %d points",
+                       spe->path, spe->n_columns, spe->n_rows, POINTS_MIN);
+    size_t expected = SPE_HEADER + (size_t)spe->n_columns * (size_t)spe->n_rows * (size_t)spe->n_bytes_value;
+    if (spe->n_bytes < expected)
+        return err_set(err, ERR_DATA, "%s: SPE of %zu bytes, its first frame needs %zu: the file is cut", spe->path,
+                       spe->n_bytes, expected);
+    return 0;
+}
+
+static int spe_polynomial(const struct spe *spe, double *wavelength_nm, struct err *err)
+{
+    int order = spe->bytes[3101];
+    double c[6];
+    memcpy(c, spe->bytes + 3263, sizeof c);
+    if (!spe->bytes[3098] || order < 1 || order > 5)
+        return err_set(err, ERR_DATA,
+                       "%s: SPE without a wavelength calibration (order %d); save it with one, or as text", spe->path,
+                       order);
+    for (int i = 0; i < spe->n_columns; i++) {
+        double pixel = i + 1, nm = 0; /* the first pixel is 1 */
+        for (int k = order; k >= 0; k--)
+            nm = nm * pixel + c[k];
+        wavelength_nm[i] = nm;
+    }
+    return 0;
+}
+
+/* The numbers between <Wavelength ...> and its end, with commas between them. */
+static int spe_footer(const struct spe *spe, double *wavelength_nm, struct err *err)
+{
+    uint64_t offset;
+    memcpy(&offset, spe->bytes + 678, sizeof offset);
+    const char *xml = offset < spe->n_bytes ? (const char *)spe->bytes + offset : NULL;
+    const char *at = xml ? strstr(xml, "<Wavelength ") : NULL;
+    at = at ? at : xml ? strstr(xml, "<Wavelength>") : NULL;
+    at = at ? strchr(at, '>') : NULL;
+    int n = 0;
+    while (at && n < spe->n_columns) {
+        char *end;
+        wavelength_nm[n] = strtod(at + 1, &end);
+        if (end == at + 1 || !isfinite(wavelength_nm[n]))
+            break;
+        n++;
+        at = *end == ',' ? end : NULL;
+    }
+    if (n != spe->n_columns || at)
+        return err_set(
+            err, ERR_DATA,
+            "%s: SPE 3 with %d columns but %s%d wavelengths in its footer; save it with a calibration, or as "
+            "text",
+            spe->path, spe->n_columns, at ? "more than " : "", n);
+    return 0;
+}
+
+static int spe_read(const struct spe *header, double *wavelength_nm, double *counts, int n_max, int *ret_n,
+                    struct err *err)
+{
+    struct spe spe = *header;
+    int code = spe_header(&spe, err);
+    if (code < 0)
+        return code;
+    if (spe.n_columns > n_max)
+        return err_set(err, ERR_FULL, "%s: %d points, at most %d expected", spe.path, spe.n_columns, n_max);
+    code = spe.version >= 3 ? spe_footer(&spe, wavelength_nm, err) : spe_polynomial(&spe, wavelength_nm, err);
+    if (code < 0)
+        return code;
+    const unsigned char *at = spe.bytes + SPE_HEADER;
+    for (int i = 0; i < spe.n_columns; i++)
+        counts[i] = 0;
+    for (int row = 0; row < spe.n_rows; row++)
+        for (int i = 0; i < spe.n_columns; i++, at += spe.n_bytes_value)
+            counts[i] += spe_number(at, spe.type);
+    *ret_n = spe.n_columns;
+    return 0;
+}
+
+/* 1 when it was an SPE and is read, 0 when it is not one. */
+static int spe_try(FILE *file, const char *path, double *wavelength_nm, double *counts, int n_max, int *ret_n,
+                   struct err *err)
+{
+    struct spe spe = {.path = path, .bytes = malloc(SPE_HEADER + 1)};
+    if (!spe.bytes)
+        return err_set(err, ERR_SYSTEM, "no memory for %s", path);
+    spe.n_bytes = fread(spe.bytes, 1, SPE_HEADER, file);
+    int code = 0;
+    if (spe.n_bytes == SPE_HEADER) {
+        memcpy(&spe.version, spe.bytes + 1992, sizeof spe.version);
+        int is_spe = memchr(spe.bytes, 0, 256) && spe.version >= 1 && spe.version < 4;
+        unsigned char *all = is_spe ? realloc(spe.bytes, SPE_BYTES_MAX + 1) : NULL;
+        if (is_spe && !all)
+            code = err_set(err, ERR_SYSTEM, "no memory for %s", path);
+        if (all) {
+            spe.bytes = all;
+            spe.n_bytes += fread(all + SPE_HEADER, 1, SPE_BYTES_MAX - SPE_HEADER, file);
+            all[spe.n_bytes] = 0;
+            code = spe_read(&spe, wavelength_nm, counts, n_max, ret_n, err);
+            code = code < 0 ? code : 1;
+        }
+    }
+    free(spe.bytes);
+    rewind(file);
+    return code;
+}
+
+int spectrum_file_read(const char *path, double laser_nm, double *wavelength_nm, double *counts, int n_max, int *ret_n,
+                       struct err *err)
 {
     FILE *file = fopen(path, "re");
     if (!file)
         return err_set(err, ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
-    int n;
-    int code = points_read(file, path, wavelength_nm, counts, n_max, &n, err);
+    int n = 0, code = spe_try(file, path, wavelength_nm, counts, n_max, &n, err);
+    if (code == 0) {
+        code = points_read(file, path, wavelength_nm, counts, n_max, &n, err);
+        if (code == 0 && laser_nm > 0)
+            code = unshift(path, laser_nm, wavelength_nm, n, err);
+    }
     fclose(file);
-    if (!code)
+    if (code >= 0)
         code = order(path, wavelength_nm, counts, n, err);
-    if (!code)
+    if (code >= 0)
         *ret_n = n;
-    return code;
+    return code < 0 ? code : 0;
 }

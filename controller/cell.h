@@ -60,7 +60,7 @@ struct cell_passport {
     char measured[32];      /* UTC of the last branch, 2026-11-22T04:00:00Z */
     int64_t measured_utc_s; /* the same */
     char clock[16];         /* "real" or "simulated" */
-    char scale[16];         /* the ruler of all its pressures: the run's ruby { } */
+    char scale[24];         /* the ruler of all its pressures: the run's ruby { } */
     double lambda0_nm;
     double temperature_k_zero;
     struct cell_estimate estimate;

@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,15 +20,17 @@
 #include "controller/program.h"
 #include "controller/rehearsal.h"
 #include "controller/replay.h"
+#include "controller/rescale.h"
 #include "sequences/beamline.h"
 #include "sequences/plan.h"
 
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access;
-    double lambda0_nm;
-    int is_json;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
+        *correction;
+    double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
+    int is_json, wants_scales, has_lambda0;
 };
 
 static const char usage_text[] =
@@ -47,8 +50,13 @@ static const char usage_text[] =
     "decisions\n"
     "  cell [--db FILE] [--export CELL.lua]   what the run has taught of its cell; --export writes its passport\n"
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
-    "  ruby FILE ... [--scale NAME] [--lambda0 NM]\n"
-    "                                         pressure from spectra on file (ruby2020 and 694.25 nm unless said)\n"
+    "  ruby FILE ... [--scale NAME] [--lambda0 NM] [--temperature K] [--temperature-zero K] [--correction NAME]\n"
+    "                [--laser-nm NM]          pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
+    "and\n"
+    "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
+    "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
+    "                                         the pressures of a finished run on another scale, beside the old ones\n"
+    "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
     "\n"
     "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
 
@@ -237,21 +245,67 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
 {
     static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
     struct ruby_fit fit;
-    int n, code = spectrum_file_read(path, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
+    int n, code = spectrum_file_read(path, options->laser_nm, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
     if (code)
         return code;
     if (ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err))
         return err_prefix(err, "%s", path);
-    double slope = ruby_slope_gpa_per_nm(scale, fit.r1_nm, options->lambda0_nm);
-    printf("%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"
-           "  pressure %.3f +- %.3f GPa on %s with lambda0 = %.3f nm, no temperature correction\n",
-           path, fit.r1_nm, fit.r1_nm_sigma, fit.r2_nm, fit.splitting_nm, fit.r1_nm_fwhm,
-           ruby_pressure_gpa(scale, fit.r1_nm, options->lambda0_nm), fit.r1_nm_sigma * slope, options->scale,
-           options->lambda0_nm);
-    if (fit.warnings & RUBY_WARNING_WIDTH)
-        puts("  warning: R1 is wide: the stress on the ruby is not hydrostatic");
-    if (fit.warnings & RUBY_WARNING_SPLITTING)
-        puts("  warning: the splitting R1 - R2 is not that of free ruby: the stress is not hydrostatic");
+    struct ruby_ruler ruler = {scale, ruby_correction_by_name(options->correction ? options->correction : "datchi2007"),
+                               options->lambda0_nm, options->temperature_k_zero};
+    bool has_temperature = options->temperature_k > 0;
+    double temperature_k = has_temperature ? options->temperature_k : options->temperature_k_zero;
+    struct ruby_pressure pressure = ruby_ruler_derive(&ruler, fit.r1_nm, fit.r1_nm_sigma, temperature_k, 1);
+    printf(
+        "%s\n  R1 %.3f +- %.4f nm, R2 %.3f nm, splitting %.3f nm, FWHM(R1) %.2f nm\n"
+        "  pressure %.3f +- %.3f GPa (line) +- %.3f GPa (1 K) on %s with lambda0 = %.3f nm at %g K, ruby at %g K%s\n",
+        path, fit.r1_nm, fit.r1_nm_sigma, fit.r2_nm, fit.splitting_nm, fit.r1_nm_fwhm, pressure.gpa,
+        pressure.gpa_sigma_fit, pressure.gpa_sigma_temperature, options->scale, options->lambda0_nm,
+        options->temperature_k_zero, temperature_k, has_temperature ? "" : " supposed");
+    char warning[300];
+    ruby_warning_text(&fit, warning, sizeof warning);
+    if (warning[0])
+        printf("  warning: %s\n", warning);
+    return 0;
+}
+
+static int print_scales(void)
+{
+    static const char *const GAUGES[RUBY_GAUGE_COUNT] = {"ruby R1", "Sm:SrB4O7", "diamond edge, cm-1"};
+    const struct ruby_scale *scale;
+    const struct ruby_correction *correction;
+    puts("scales: x = l/l0 - 1, pressures in GPa, wavelengths l in nm");
+    for (int i = 0; (scale = ruby_scale_at(i)); i++) {
+        printf("  %s%s (%s)\n    %s, a %.6g, b %.6g", scale->name, i == 0 ? ", the default" : "", GAUGES[scale->gauge],
+               ruby_form_text(scale->form), scale->a, scale->b);
+        if (scale->form == RUBY_RATIO)
+            printf(", c %.6g", scale->c);
+        if (isfinite(scale->pressure_gpa_max))
+            printf("; to %g GPa", scale->pressure_gpa_max);
+        printf("%s%s\n    %s\n    %s\n", scale->medium[0] ? "; in " : "", scale->medium, scale->citation,
+               scale->status);
+    }
+    puts("temperature corrections");
+    for (int i = 0; (correction = ruby_correction_at(i)); i++)
+        printf("  %s%s (%s), %g to %g K\n    %s\n    %s\n", correction->name, i == 0 ? ", the default" : "",
+               GAUGES[correction->gauge], correction->temperature_k_min, correction->temperature_k_max,
+               correction->citation, correction->status);
+    return 0;
+}
+
+static int command_rescale(const struct options *options)
+{
+    const char *db = options->db ? options->db : "night.db";
+    struct rescale_request request = {.scale = options->rescale,
+                                      .correction = options->correction,
+                                      .lambda0_nm = options->has_lambda0 ? options->lambda0_nm : 0,
+                                      .utc_ns = utc_s_now() * INT64_C(1000000000)};
+    struct rescale_report report;
+    struct err err = {0};
+    if (rescale_run(db, &request, &report, &err))
+        return fail(&err);
+    printf("%s: %" PRId64 " pressures on %s, %+.3f to %+.3f GPa from those of the run, as derivation %" PRId64
+           " in ruby_derived; the run's own are as they were\n",
+           db, report.n_readings, report.scale, report.gpa_difference_min, report.gpa_difference_max, report.number);
     return 0;
 }
 
@@ -261,7 +315,16 @@ static int command_ruby(const struct options *options, char **paths, int n_paths
     int n_refused = 0;
     const struct ruby_scale *scale = ruby_scale_by_name(options->scale);
     if (!scale) {
-        err_set(&err, ERR_ARG, "ruby scale '%s' is not known; ruby2020 and mao1986 are", options->scale);
+        err_set(&err, ERR_ARG,
+                "ruby scale '%s' is not known; ruby2020, mao1986 and others are: isobar ruby --scales lists them",
+                options->scale);
+        return fail(&err);
+    }
+    if (scale->gauge != RUBY_GAUGE_R1 || (options->correction && !ruby_correction_by_name(options->correction))) {
+        err_set(&err, ERR_ARG,
+                "%s with the correction %s: no scale of ruby, or no correction; isobar ruby --scales lists "
+                "them",
+                options->scale, options->correction ? options->correction : "datchi2007");
         return fail(&err);
     }
     for (int i = 0; i < n_paths; i++)
@@ -270,6 +333,18 @@ static int command_ruby(const struct options *options, char **paths, int n_paths
             n_refused++;
         }
     return n_refused ? 1 : 0;
+}
+
+static int parse_number(const char *name, const char *text, double min, double max, double *ret_value)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value >= min && value <= max)) {
+        fprintf(stderr, "isobar: %s %s refused: a number from %g to %g\n", name, text, min, max);
+        return 2;
+    }
+    *ret_value = value;
+    return 0;
 }
 
 static int parse(int argc, char **argv, struct options *ret_options)
@@ -283,6 +358,12 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"export", required_argument, NULL, 'x'},
                                                  {"import", required_argument, NULL, 'i'},
                                                  {"json", no_argument, NULL, 'j'},
+                                                 {"rescale", required_argument, NULL, 'R'},
+                                                 {"correction", required_argument, NULL, 'C'},
+                                                 {"laser-nm", required_argument, NULL, 'L'},
+                                                 {"temperature", required_argument, NULL, 'T'},
+                                                 {"temperature-zero", required_argument, NULL, 'Z'},
+                                                 {"scales", no_argument, NULL, 'S'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
                                                  {0}};
@@ -306,6 +387,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
             break;
         case 'l':
             ret_options->lambda0_nm = strtod(optarg, NULL);
+            ret_options->has_lambda0 = 1;
             if (!(ret_options->lambda0_nm > 600.0 && ret_options->lambda0_nm < 800.0)) {
                 fprintf(stderr, "isobar: --lambda0 %s refused: a wavelength in nm, near 694.25\n", optarg);
                 return 2;
@@ -327,6 +409,27 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 return 2;
             }
             break;
+        case 'L':
+            if (parse_number("--laser-nm", optarg, 200, 1100, &ret_options->laser_nm))
+                return 2;
+            break;
+        case 'T':
+            if (parse_number("--temperature", optarg, 4, 900, &ret_options->temperature_k))
+                return 2;
+            break;
+        case 'Z':
+            if (parse_number("--temperature-zero", optarg, 4, 900, &ret_options->temperature_k_zero))
+                return 2;
+            break;
+        case 'R':
+            ret_options->rescale = optarg;
+            break;
+        case 'C':
+            ret_options->correction = optarg;
+            break;
+        case 'S':
+            ret_options->wants_scales = 1;
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -339,7 +442,8 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always"};
+    struct options options = {
+        .scale = "ruby2020", .lambda0_nm = 694.25, .temperature_k_zero = 296, .ruby_access = "always"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;
@@ -353,6 +457,10 @@ int main(int argc, char **argv)
         return command_rehearse(&options, argv[optind]);
     if (strcmp(command, "run") == 0 && n_left == 1)
         return command_run(&options, argv[optind]);
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.wants_scales)
+        return print_scales();
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.rescale)
+        return command_rescale(&options);
     if (strcmp(command, "ruby") == 0 && n_left >= 1)
         return command_ruby(&options, argv + optind, n_left);
     if (strcmp(command, "cell") == 0 && n_left == 0)

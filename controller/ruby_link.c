@@ -9,11 +9,14 @@
 
 #define WAIT_MS_MAX 50
 #define DARK_MS_MAX 5
+#define EXPOSURE_S_MIN 0.002
 
 struct ruby_link {
     struct beamline_spectrometer spectrometer_settings;
     struct beamline_ruby ruby_settings;
-    const struct ruby_scale *scale;
+    struct ruby_ruler ruler;
+    double exposure_s; /* the stated one, or less after a saturated spectrum */
+    unsigned warnings; /* of the last reading */
     struct instrument_context *context;
     struct store *store;
     struct instrument *instrument;
@@ -41,16 +44,7 @@ static void link_close(void *self)
     link->spectrometer = NULL;
 }
 
-/* Pressure and its sigma from the fit, the temperature stated in the beamline file taken into account. */
-static void derive_pressure(const struct ruby_link *link, double *ret_gpa, double *ret_gpa_sigma)
-{
-    const struct beamline_ruby *settings = &link->ruby_settings;
-    double r1_nm = link->fit.r1_nm - ruby_shift_nm(settings->temperature_k, settings->temperature_k_zero);
-    *ret_gpa = ruby_pressure_gpa(link->scale, r1_nm, settings->lambda0_nm);
-    *ret_gpa_sigma = link->fit.r1_nm_sigma * ruby_slope_gpa_per_nm(link->scale, r1_nm, settings->lambda0_nm);
-}
-
-static void put_row(struct ruby_link *link, int64_t t_ns, double pressure_gpa, double sigma_gpa, const char *reason)
+static void put_row(struct ruby_link *link, int64_t t_ns, const struct ruby_pressure *pressure, const char *reason)
 {
     const struct spectrum *spectrum = &link->spectrum;
     const struct beamline_ruby *settings = &link->ruby_settings;
@@ -60,24 +54,56 @@ static void put_row(struct ruby_link *link, int64_t t_ns, double pressure_gpa, d
                          ? (spectrum->wavelength_nm[spectrum->n - 1] - spectrum->wavelength_nm[0]) / (spectrum->n - 1)
                          : NAN;
     bool is_good = !reason;
+    char warning[300];
+    ruby_warning_text(&link->fit, warning, sizeof warning);
     const struct store_value row[] = {
         store_integer(t_ns),
-        is_good ? store_real(pressure_gpa) : store_null(),
-        is_good ? store_real(sigma_gpa) : store_null(),
+        is_good ? store_real(pressure->gpa) : store_null(),
+        is_good ? store_real(pressure->gpa_sigma_fit) : store_null(),
+        is_good ? store_real(pressure->gpa_sigma_temperature) : store_null(),
         is_good ? store_real(link->fit.r1_nm) : store_null(),
+        is_good ? store_real(link->fit.r1_nm_sigma) : store_null(),
+        is_good ? store_real(link->fit.r1_nm_sigma_noise) : store_null(),
         is_good ? store_real(link->fit.r2_nm) : store_null(),
         is_good ? store_real(link->fit.r1_nm_fwhm) : store_null(),
+        is_good ? store_real(link->fit.r2_nm_fwhm) : store_null(),
         store_real(settings->lambda0_nm),
         store_real(settings->temperature_k),
+        store_real(settings->temperature_k_sigma),
         store_real(settings->temperature_k_zero),
         store_text(settings->scale),
+        store_text(settings->correction),
         store_real(spectrum->exposure_s),
         is_good ? store_null() : store_text(reason),
+        is_good && warning[0] ? store_text(warning) : store_null(),
         store_real(spectrum->wavelength_nm[0]),
         store_real(step_nm),
         store_blob(link->counts, (size_t)spectrum->n * sizeof link->counts[0]),
     };
     store_put(link->store, STORE_RUBY, row, sizeof row / sizeof row[0], 0, NULL);
+}
+
+/* Said once when it begins, and once when it is over. */
+static void note_warnings(struct ruby_link *link, int64_t t_ns)
+{
+    char text[300];
+    ruby_warning_text(&link->fit, text, sizeof text);
+    const struct store_value row[] = {store_integer(t_ns), store_text(link->fit.warnings ? "warning" : "info"),
+                                      store_text(text[0] ? text : "ruby: width and splitting are those of free ruby")};
+    if (link->fit.warnings != link->warnings)
+        store_put(link->store, STORE_LOG, row, 3, 0, NULL);
+    link->warnings = link->fit.warnings;
+}
+
+/* Less light after a saturated spectrum; more again, up to what is stated, when there is plenty of room. */
+static void adapt_exposure(struct ruby_link *link, bool is_saturated)
+{
+    double stated_s = link->spectrometer_settings.exposure_s;
+    double top = link->fit.amplitude_counts + link->fit.background_counts;
+    if (is_saturated)
+        link->exposure_s = fmax(link->exposure_s / 2, fmin(EXPOSURE_S_MIN, stated_s));
+    else if (link->has_fit && top < 0.3 * link->spectrum.counts_saturation)
+        link->exposure_s = fmin(1.5 * link->exposure_s, stated_s);
 }
 
 static void read_pressure(struct ruby_link *link, int64_t t_ns)
@@ -88,19 +114,27 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation,
                                  link->has_fit ? &link->fit : NULL, &fit, &err);
     link->has_fit = code == 0;
+    adapt_exposure(link, code == ERR_LIMIT);
     if (code) {
         struct event event = inbox_event(EVENT_RUBY_REJECTED, err.message);
         event.integer[0] = link->read_ns;
         inbox_post(link->context->inbox, &event);
-        put_row(link, t_ns, NAN, NAN, err.message);
+        put_row(link, t_ns, NULL, err.message);
         return;
     }
     link->fit = fit;
+    note_warnings(link, t_ns);
+    /* The control is told of the noise only: what the line model and the temperature are uncertain by is common to
+     * neighbouring readings, and would hide a drop of the pressure that is plain to see. */
+    const struct beamline_ruby *settings = &link->ruby_settings;
+    struct ruby_pressure pressure = ruby_ruler_derive(&link->ruler, fit.r1_nm, fit.r1_nm_sigma_noise,
+                                                      settings->temperature_k, settings->temperature_k_sigma);
     struct event event = inbox_event(EVENT_RUBY, NULL);
     event.integer[0] = link->read_ns;
-    derive_pressure(link, &event.value[0], &event.value[1]);
+    event.value[0] = pressure.gpa;
+    event.value[1] = pressure.gpa_sigma_fit;
     inbox_post(link->context->inbox, &event);
-    put_row(link, t_ns, event.value[0], event.value[1], NULL);
+    put_row(link, t_ns, &pressure, NULL);
 }
 
 static int link_work(void *self, struct err *err)
@@ -113,7 +147,7 @@ static int link_work(void *self, struct err *err)
     if (now_ns < due_ns || link->context->is_ruby_dark)
         return 0;
     link->read_ns = now_ns;
-    int code = spectrometer_acquire(link->spectrometer, link->spectrometer_settings.exposure_s, &link->spectrum, err);
+    int code = spectrometer_acquire(link->spectrometer, link->exposure_s, &link->spectrum, err);
     if (code == 0)
         read_pressure(link, clock_now_ns(link->context->clock));
     return code;
@@ -133,8 +167,12 @@ struct ruby_link *ruby_link_start(const struct beamline *settings, struct instru
     link->ruby_settings = settings->ruby;
     link->context = context;
     link->store = store;
-    link->scale = ruby_scale_by_name(settings->ruby.scale);
-    assert(link->scale); /* checked when the beamline file was read */
+    link->exposure_s = settings->spectrometer.exposure_s;
+    link->ruler = (struct ruby_ruler){.scale = ruby_scale_by_name(settings->ruby.scale),
+                                      .correction = ruby_correction_by_name(settings->ruby.correction),
+                                      .lambda0_nm = settings->ruby.lambda0_nm,
+                                      .temperature_k_zero = settings->ruby.temperature_k_zero};
+    assert(link->ruler.scale && link->ruler.correction); /* checked when the beamline file was read */
     instrument_start(&link->instrument, &class, link, context);
     return link;
 }

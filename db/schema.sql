@@ -73,23 +73,51 @@ CREATE TABLE membrane (
   membrane_bar_setpoint REAL
 ) STRICT;
 
--- Every ruby spectrum and what was read from it. Rejected readings have a reason and no pressure.
+-- Every ruby spectrum and what was read from it. Rejected readings have a reason and no pressure. The pressure is that of
+-- the run's own ruler for ever; ruby_derived holds what other rulers make of the same lines.
 CREATE TABLE ruby (
   t_ns INTEGER NOT NULL,
   pressure_gpa REAL,
-  pressure_gpa_sigma REAL,
+  pressure_gpa_sigma REAL,            -- of the line: what neighbouring readings differ by
+  pressure_gpa_sigma_temperature REAL, -- of the ruby's temperature: what they have in common
   r1_nm REAL,
+  r1_nm_sigma REAL,                   -- with what the line model is uncertain by
+  r1_nm_sigma_noise REAL,             -- without: pressure_gpa_sigma is of this
   r2_nm REAL,
   r1_nm_fwhm REAL,
+  r2_nm_fwhm REAL,
   lambda0_nm REAL NOT NULL,
   temperature_k REAL NOT NULL,
+  temperature_k_sigma REAL NOT NULL,
   temperature_k_zero REAL NOT NULL,
   scale TEXT NOT NULL,
+  correction TEXT NOT NULL,           -- for the temperature
   exposure_s REAL NOT NULL,
   reason TEXT,
+  warning TEXT,                       -- of a reading that is believed: wide or oddly split lines, stress
   wavelength_nm_first REAL,
   wavelength_nm_step REAL,
   counts BLOB                         -- float32, little endian
+) STRICT;
+
+-- Pressures of the same readings on another ruler (`isobar ruby --rescale`), made after the run; a row of ruby is left as
+-- it is.
+CREATE TABLE ruby_derivation (
+  number INTEGER PRIMARY KEY,
+  utc_ns INTEGER NOT NULL,
+  scale TEXT NOT NULL,
+  correction TEXT NOT NULL,
+  lambda0_nm REAL NOT NULL,
+  temperature_k_zero REAL NOT NULL,
+  n_readings INTEGER NOT NULL         -- rows of ruby_derived that belong to it; fewer: it was interrupted
+) STRICT;
+
+CREATE TABLE ruby_derived (
+  number INTEGER NOT NULL REFERENCES ruby_derivation(number),
+  t_ns INTEGER NOT NULL,              -- of the reading
+  pressure_gpa REAL NOT NULL,
+  pressure_gpa_sigma REAL NOT NULL,
+  pressure_gpa_sigma_temperature REAL NOT NULL
 ) STRICT;
 
 CREATE TABLE isobar (

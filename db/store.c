@@ -34,11 +34,23 @@ __asm__(".pushsection .rodata\n"
 extern const char store_schema_sql[];
 
 static const char *const TABLES[STORE_TABLE_COUNT] = {
-    [STORE_RUN] = "run",           [STORE_STEP] = "step",       [STORE_EVENT] = "event",
-    [STORE_DECISION] = "decision", [STORE_INTENT] = "intent",   [STORE_PHASE] = "phase",
-    [STORE_MEMBRANE] = "membrane", [STORE_RUBY] = "ruby",       [STORE_ISOBAR] = "isobar",
-    [STORE_SCAN] = "scan",         [STORE_RESULT] = "result",   [STORE_HOLD] = "hold",
-    [STORE_LOG] = "log",           [STORE_RUN_END] = "run_end", [STORE_CELL_BRANCH] = "cell_branch",
+    [STORE_RUN] = "run",
+    [STORE_STEP] = "step",
+    [STORE_EVENT] = "event",
+    [STORE_DECISION] = "decision",
+    [STORE_INTENT] = "intent",
+    [STORE_PHASE] = "phase",
+    [STORE_MEMBRANE] = "membrane",
+    [STORE_RUBY] = "ruby",
+    [STORE_ISOBAR] = "isobar",
+    [STORE_SCAN] = "scan",
+    [STORE_RESULT] = "result",
+    [STORE_HOLD] = "hold",
+    [STORE_LOG] = "log",
+    [STORE_RUN_END] = "run_end",
+    [STORE_CELL_BRANCH] = "cell_branch",
+    [STORE_RUBY_DERIVATION] = "ruby_derivation",
+    [STORE_RUBY_DERIVED] = "ruby_derived",
 };
 
 /* In the ring: a row, then its values, then the bytes of its texts and blobs; 16-byte aligned and never wrapped. */

@@ -24,11 +24,13 @@ struct beamline_spectrometer {
 };
 
 struct beamline_ruby {
-    char scale[16];            /* "ruby2020" (default) or "mao1986" */
-    double lambda0_nm;         /* R1 at ambient pressure and temperature_k_zero */
-    double temperature_k_zero; /* default 296 */
-    double temperature_k;      /* temperature of the ruby, stated; default temperature_k_zero */
-    char ruby_access[16];      /* "always" (default), or "between_scans": the optics stand in the X-ray beam */
+    char scale[24];             /* "ruby2020" (default) or another scale of ruby, see `isobar ruby --scales` */
+    double lambda0_nm;          /* R1 at ambient pressure and temperature_k_zero */
+    double temperature_k_zero;  /* default 296 */
+    double temperature_k;       /* temperature of the ruby, stated; default temperature_k_zero */
+    double temperature_k_sigma; /* how well it is known; default 1 K, of a room without a thermometer: 0.02 GPa */
+    char correction[24];        /* for the temperature: "datchi2007" (default), "ragan1992", "vos1991" */
+    char ruby_access[16];       /* "always" (default), or "between_scans": the optics stand in the X-ray beam */
     /* The rest with "between_scans" only, and then all four PVs. With "always" nothing would move the optics or the
      * shutter, so that a file which names them is refused. Records that are told are binary, as bo. */
     char optics_pv[64];          /* told "Out" or "In" */

@@ -138,7 +138,7 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
         {RUBY, "ruby { lambda0_nm = 964.26 }", "lambda0_nm = 964.26: expected 690 to 698"},
         {RUBY, "ruby { lambda0_nm = 694.26, temperature = '23 C' }", "expected a temperature in K"},
         {RUBY, "ruby { lambda0_nm = 694.26, scale = 'mao86' }",
-         "ruby: unknown scale \"mao86\" (known: ruby2020, mao1986)"},
+         "ruby: unknown scale \"mao86\" (known: ruby2020, mao1986, forman1972,"},
         {RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'sometimes' }",
          "ruby: unknown ruby_access \"sometimes\" (known: always, between_scans)"},
         {RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans' }", "ruby: missing key 'optics_pv'"},

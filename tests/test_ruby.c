@@ -1,7 +1,7 @@
 /*
- * Goal: the ruler gives the published pressures, the fit gives the expected lines of real spectra and honest sigmas,
- * and everything that carries no answer is refused with its reason.
- * Method: vectors computed elsewhere from the published equations; the real spectra of shared/data/spectra (which
+ * Goal: the fit gives the expected lines of real spectra and honest sigmas, and everything that carries no answer is
+ * refused with its reason.
+ * Method: the real spectra of shared/data/spectra (which
  * stands beside the checkout, see its README); seeded synthetic spectra from sim/spectrum, which inverts the scale by
  * itself; one spoiled spectrum per refusal; small files written here.
  */
@@ -22,123 +22,17 @@
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
 #include "sim/spectrum.h"
+#include "tests/ruby_spectra.h"
 
 #define N_MAX 4096
 #define SATURATION 65535.0
 
 static double wavelength_nm[N_MAX], counts[N_MAX];
 
-/* ---- the ruler ----------------------------------------------------------------------------------------------- */
-
-static const struct {
-    double lambda_nm, lambda0_nm, mao1986_gpa, ruby2020_gpa;
-} pressures[] = {
-    {694.24, 694.24, 0.000000, 0.000000},   {694.25, 694.24, 0.027427, 0.026938},
-    {694.30, 694.24, 0.164601, 0.161694},   {694.50, 694.24, 0.713958, 0.701811},
-    {695.00, 694.24, 2.091971, 2.059748},   {695.50, 694.24, 3.476607, 3.428607},
-    {696.00, 694.24, 4.867894, 4.808387},   {697.00, 694.24, 7.670527, 7.600715},
-    {698.00, 694.24, 10.500089, 10.436730}, {700.00, 694.24, 16.240878, 16.239825},
-    {705.00, 694.24, 31.079652, 31.512098}, {710.00, 694.24, 46.636674, 47.876568},
-    {720.00, 694.24, 80.023798, 83.882097}, {694.24, 694.25, -0.027424, -0.026933},
-    {694.25, 694.25, 0.000000, 0.000000},   {694.30, 694.25, 0.137159, 0.134732},
-    {694.50, 694.25, 0.686455, 0.674754},   {695.00, 694.25, 2.064316, 2.032453},
-    {695.50, 694.25, 3.448800, 3.401073},   {696.00, 694.25, 4.839933, 4.780615},
-    {697.00, 694.25, 7.642257, 7.572464},   {698.00, 694.25, 10.471506, 10.408000},
-    {700.00, 694.25, 16.211661, 16.210131}, {705.00, 694.25, 31.048796, 31.479974},
-    {710.00, 694.25, 46.604102, 47.841982}, {720.00, 694.25, 79.987540, 83.842493},
-};
-
-static const struct {
-    double pressure_gpa, mao1986_nm, ruby2020_nm;
-} wavelengths[] = {
-    {0.01, 694.243646, 694.243712},  {0.10, 694.276456, 694.277114}, {0.50, 694.422152, 694.425347},
-    {1.50, 694.785502, 694.794385},  {3.30, 695.436359, 695.453193}, {4.90, 696.011510, 696.033059},
-    {6.30, 696.512181, 696.536128},  {7.00, 696.761620, 696.786184}, {10.00, 697.823956, 697.847004},
-    {20.00, 701.289275, 701.264833},
-};
-
-static const struct {
-    double temperature_k, shift_nm;
-} shifts[] = {
-    {30.00, -0.887000},  {77.00, -0.885213},  {150.00, -0.752831}, {200.00, -0.554525}, {250.00, -0.288868},
-    {273.15, -0.147916}, {290.00, -0.039592}, {293.15, -0.018869}, {295.00, -0.006633}, {296.00, 0.000000},
-    {298.00, 0.014908},  {298.15, 0.016025},  {300.00, 0.029792},  {303.15, 0.053188},  {310.00, 0.103874},
-    {350.00, 0.395442},  {400.00, 0.753138},  {500.00, 1.470945},  {600.00, 2.235775},
-};
-
-static const struct {
-    double lambda_nm, temperature_k, lambda_nm_corrected, mao1986_gpa, ruby2020_gpa;
-} corrected[] = {
-    {694.24, 290, 694.279592, 0.108603, 0.106678},   {694.24, 295, 694.246633, 0.018193, 0.017868},
-    {694.24, 296, 694.240000, 0.000000, 0.000000},   {694.24, 298, 694.225092, -0.040883, -0.040151},
-    {694.24, 300, 694.210208, -0.081696, -0.080229}, {694.24, 310, 694.136126, -0.284740, -0.279559},
-    {695.00, 290, 695.039592, 2.201369, 2.167740},   {695.00, 295, 695.006633, 2.110297, 2.077836},
-    {695.00, 296, 695.000000, 2.091971, 2.059748},   {695.00, 298, 694.985092, 2.050788, 2.019101},
-    {695.00, 300, 694.970208, 2.009677, 1.978529},   {695.00, 310, 694.896126, 1.805147, 1.776740},
-    {697.00, 290, 697.039592, 7.782041, 7.712167},   {697.00, 295, 697.006633, 7.689208, 7.619383},
-    {697.00, 296, 697.000000, 7.670527, 7.600715},   {697.00, 298, 696.985092, 7.628548, 7.558766},
-    {697.00, 300, 696.970208, 7.586642, 7.516893},   {697.00, 310, 696.896126, 7.378157, 7.308631},
-    {700.00, 290, 700.039592, 16.355630, 16.356466}, {700.00, 295, 700.006633, 16.260101, 16.259362},
-    {700.00, 296, 700.000000, 16.240878, 16.239825}, {700.00, 298, 699.985092, 16.197680, 16.195922},
-    {700.00, 300, 699.970208, 16.154557, 16.152099}, {700.00, 310, 699.896126, 15.940017, 15.934127},
-};
-
 static void assert_near(double value, double expected, double tolerance)
 {
     if (!(fabs(value - expected) <= tolerance))
         fail_msg("%.9g, expected %.9g within %.2g", value, expected, tolerance);
-}
-
-#define HALF_DIGIT 0.51e-6 /* the vectors have six decimals */
-
-static void scales_give_the_vectors(void **state)
-{
-    (void)state;
-    const struct ruby_scale *mao = ruby_scale_by_name("mao1986"), *shen = ruby_scale_by_name("ruby2020");
-    for (size_t i = 0; i < sizeof pressures / sizeof pressures[0]; i++) {
-        double lambda_nm = pressures[i].lambda_nm, lambda0_nm = pressures[i].lambda0_nm;
-        assert_near(ruby_pressure_gpa(mao, lambda_nm, lambda0_nm), pressures[i].mao1986_gpa, HALF_DIGIT);
-        assert_near(ruby_pressure_gpa(shen, lambda_nm, lambda0_nm), pressures[i].ruby2020_gpa, HALF_DIGIT);
-    }
-    for (size_t i = 0; i < sizeof wavelengths / sizeof wavelengths[0]; i++) {
-        double tolerance = 3 * HALF_DIGIT; /* half a digit of wavelength, times 2.8 GPa per nm */
-        assert_near(ruby_pressure_gpa(mao, wavelengths[i].mao1986_nm, 694.24), wavelengths[i].pressure_gpa, tolerance);
-        assert_near(ruby_pressure_gpa(shen, wavelengths[i].ruby2020_nm, 694.24), wavelengths[i].pressure_gpa,
-                    tolerance);
-    }
-    assert_null(ruby_scale_by_name("mao1978"));
-    assert_null(ruby_scale_by_name(""));
-}
-
-static void temperature_gives_the_vectors(void **state)
-{
-    (void)state;
-    const struct ruby_scale *mao = ruby_scale_by_name("mao1986"), *shen = ruby_scale_by_name("ruby2020");
-    for (size_t i = 0; i < sizeof shifts / sizeof shifts[0]; i++)
-        assert_near(ruby_shift_nm(shifts[i].temperature_k, 296), shifts[i].shift_nm, HALF_DIGIT);
-    assert_near(ruby_shift_nm(300, 298) + ruby_shift_nm(298, 296), ruby_shift_nm(300, 296), 1e-12);
-    for (size_t i = 0; i < sizeof corrected / sizeof corrected[0]; i++) {
-        double lambda_nm = corrected[i].lambda_nm - ruby_shift_nm(corrected[i].temperature_k, 296);
-        assert_near(lambda_nm, corrected[i].lambda_nm_corrected, HALF_DIGIT);
-        assert_near(ruby_pressure_gpa(mao, lambda_nm, 694.24), corrected[i].mao1986_gpa, HALF_DIGIT);
-        assert_near(ruby_pressure_gpa(shen, lambda_nm, 694.24), corrected[i].ruby2020_gpa, HALF_DIGIT);
-    }
-}
-
-static void slope_is_the_derivative(void **state)
-{
-    (void)state;
-    const char *const names[] = {"mao1986", "ruby2020"};
-    for (int k = 0; k < 2; k++) {
-        const struct ruby_scale *scale = ruby_scale_by_name(names[k]);
-        for (double nm = 693; nm < 720; nm += 0.7) {
-            double h = 1e-3;
-            double difference = ruby_pressure_gpa(scale, nm + h, 694.24) - ruby_pressure_gpa(scale, nm - h, 694.24);
-            assert_near(ruby_slope_gpa_per_nm(scale, nm, 694.24), difference / (2 * h), 1e-6);
-        }
-    }
-    assert_near(ruby_slope_gpa_per_nm(ruby_scale_by_name("ruby2020"), 694.24, 694.24), 2.6936, 0.5e-4);
-    assert_near(ruby_slope_gpa_per_nm(ruby_scale_by_name("mao1986"), 694.24, 694.24), 2.7426, 0.5e-4);
 }
 
 /* ---- real spectra -------------------------------------------------------------------------------------------- */
@@ -149,7 +43,7 @@ static int real_read(const char *name)
     struct err err = {0};
     int n = 0;
     snprintf(path, sizeof path, "../shared/data/spectra/%s", name);
-    if (spectrum_file_read(path, wavelength_nm, counts, N_MAX, &n, &err))
+    if (spectrum_file_read(path, 0, wavelength_nm, counts, N_MAX, &n, &err))
         fail_msg("%s", err.message);
     return n;
 }
@@ -174,6 +68,10 @@ static void real_resolved(void **state)
     assert_near(fit.r1_nm_fwhm, 0.62, 0.005);
     assert_near(ruby_pressure_gpa(ruby_scale_by_name("ruby2020"), fit.r1_nm, 694.25), 1.55, 0.01);
     assert_int_equal(fit.warnings, 0);
+    assert_true(fit.r1_nm_sigma_noise < 0.002 && fit.r1_nm_sigma_noise > 0.0003);
+    char text[300] = "x";
+    ruby_warning_text(&fit, text, sizeof text);
+    assert_string_equal(text, "");
     struct ruby_fit again = fit_good(n, &fit);
     assert_near(again.r1_nm, fit.r1_nm, 2e-5); /* the start does not matter */
 }
@@ -183,9 +81,15 @@ static void real_broad(void **state)
     (void)state;
     struct ruby_fit fit = fit_good(real_read("hr4c5088_broad_with_header.txt"), NULL);
     assert_near(fit.r1_nm, 695.362, 0.006);
-    assert_near(fit.r1_nm_fwhm, 1.08, 0.01);
-    assert_near(fit.splitting_nm, 1.395, 0.005);
+    /* expected from a fit on a straight background; a curved one, as here, takes some of the wings */
+    assert_near(fit.r1_nm_fwhm, 1.08, 0.02);
+    assert_near(fit.splitting_nm, 1.395, 0.01);
+    assert_true(fit.r1_nm_sigma > 0.0017 && fit.r1_nm_sigma < 0.01); /* line models differ by 0.0017 */
     assert_true(fit.warnings & RUBY_WARNING_WIDTH);
+    char text[300];
+    ruby_warning_text(&fit, text, sizeof text);
+    assert_non_null(strstr(text, "times that of free ruby (at most 1.5)"));
+    assert_non_null(strstr(text, "not hydrostatic"));
 }
 
 static void assert_refused(int n, double saturation, const char *word)
@@ -193,7 +97,8 @@ static void assert_refused(int n, double saturation, const char *word)
     struct ruby_fit fit = {.r1_nm = -7};
     struct err err = {0};
     int code = ruby_fit_spectrum(wavelength_nm, counts, n, saturation, NULL, &fit, &err);
-    if (code != ERR_FIT || !strstr(err.message, word))
+    int expected = strcmp(word, "saturated") == 0 ? ERR_LIMIT : ERR_FIT;
+    if (code != expected || !strstr(err.message, word))
         fail_msg("expected a refusal with \"%s\", got %s: %s (R1 %.3f)", word, err_name(code), err.message, fit.r1_nm);
     assert_true(fit.r1_nm == -7);
 }
@@ -236,27 +141,32 @@ static void simulator_and_ruler_agree(void **state)
     assert_near(spectrum_r1_nm(3, 293) - spectrum_r1_nm(3, 296), ruby_shift_nm(293, 296), 0.0037);
 }
 
-/* Sigma is what the scatter is. With 200 spectra a pull of 1 comes out within 0.85 to 1.15 (three standard errors). */
+/* Sigma is what the scatter is. With 800 spectra a pull of 1 comes out within 0.925 to 1.075 (three standard errors);
+ * 0.9 to 1.1 is asked. */
+#define N_PULLS 800
+
 static void pulls(void **state)
 {
     (void)state;
     struct random random = {.state = 20240611};
     const double exposures_s[] = {0.5, 0.1, 2.0};
     for (int k = 0; k < 3; k++) {
-        double sum = 0, sum2 = 0, sigma = 0;
-        for (int i = 0; i < 200; i++) {
+        double sum = 0, sum2 = 0, sigma = 0, noise2 = 0;
+        for (int i = 0; i < N_PULLS; i++) {
             double pressure_gpa = 8 * random_uniform(&random);
             struct ruby_fit fit = fit_good(synthesise(&random, pressure_gpa, exposures_s[k], 690, 705, 0.0302), NULL);
             double pull = (fit.r1_nm - spectrum_r1_nm(pressure_gpa, 296)) / fit.r1_nm_sigma;
             sum += pull;
             sum2 += pull * pull;
-            sigma += fit.r1_nm_sigma / 200 * 2.75;
+            noise2 += pow(pull * fit.r1_nm_sigma / fit.r1_nm_sigma_noise, 2) / N_PULLS;
+            sigma += fit.r1_nm_sigma / N_PULLS * 2.75;
             assert_int_equal(fit.warnings, 0);
-            assert_near(fit.chi2_reduced, 1, 0.5);
+            assert_near(fit.chi2_reduced, 1, 0.7); /* 0.1 is one standard error */
         }
-        double mean = sum / 200, deviation = sqrt(sum2 / 200 - mean * mean);
+        double mean = sum / N_PULLS, deviation = sqrt(sum2 / N_PULLS - mean * mean);
         printf("exposure %g s: pull %.3f +- %.3f, sigma %.4f GPa\n", exposures_s[k], mean, deviation, sigma);
-        assert_near(deviation, 1, 0.15);
+        assert_near(deviation, 1, 0.1);
+        assert_near(sqrt(noise2), 1, 0.1); /* where all is noise */
         assert_near(mean, 0, 0.25);
     }
 }
@@ -340,6 +250,39 @@ static void refusals(void **state)
     assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, 5, SATURATION, NULL, &fit, &err), ERR_DATA);
 }
 
+/* A short soak (tests/soak_ruby.c is the long one): no spectrum of any kind is accepted with a wrong R1, good ones are
+ * accepted, and the pulls of 1500 clean ones come out within 0.9 and 1.1 (five standard errors). */
+static void soak_of_every_kind(void **state)
+{
+    (void)state;
+    chance = 20261122;
+    for (int kind = 0; kind < KIND_COUNT; kind++) {
+        int n_accepted = 0, n = kind == KIND_CLEAN ? 1500 : 150;
+        double pull2 = 0;
+        for (int i = 0; i < n; i++) {
+            struct spectra_scene scene;
+            struct ruby_fit fit;
+            struct err err = {0};
+            spectra_draw_scene(&scene, (enum spectra_kind)kind);
+            int n_points = spectra_draw(&scene, wavelength_nm, counts);
+            if (ruby_fit_spectrum(wavelength_nm, counts, n_points, spectra_saturation(&scene), NULL, &fit, &err)) {
+                assert_true(strlen(err.message) > 30);
+                continue;
+            }
+            n_accepted++;
+            pull2 += pow((fit.r1_nm - scene.r1_nm) / fit.r1_nm_sigma, 2);
+            if (kind != KIND_STRONG_FRINGES &&
+                spectra_is_wrong(&scene, (enum spectra_kind)kind, fit.r1_nm, fit.r1_nm_sigma))
+                fail_msg("%s %d: R1 %.4f +- %.4f nm, true %.4f", SPECTRA_NAMES[kind], i, fit.r1_nm, fit.r1_nm_sigma,
+                         scene.r1_nm);
+        }
+        if (kind <= KIND_STRAINED)
+            assert_true(n_accepted > 0.94 * n);
+        if (kind == KIND_CLEAN)
+            assert_near(sqrt(pull2 / n_accepted), 1, 0.1);
+    }
+}
+
 /* Any counts at all: an answer or a refusal, never a crash, and an answer only where there are two lines. */
 static void noise_is_refused(void **state)
 {
@@ -366,13 +309,15 @@ static void noise_is_refused(void **state)
 
 static char file_path[] = "/tmp/isobar_spectrum_XXXXXX";
 
+static double laser_nm;
+
 static int file_read(const void *text, size_t size, int *ret_n, struct err *err)
 {
     FILE *file = fopen(file_path, "w");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, size, file), size);
     fclose(file);
-    return spectrum_file_read(file_path, wavelength_nm, counts, 100, ret_n, err);
+    return spectrum_file_read(file_path, laser_nm, wavelength_nm, counts, 100, ret_n, err);
 }
 
 /* Header, then 20 lines from `format`, which takes nm and counts as text. */
@@ -455,8 +400,103 @@ static void refuses_files(void **state)
         snprintf(text + 9 * i, 10, "%6.2f 1\n", 600 + i * 0.5);
     assert_int_equal(file_read(text, 9 * 120, &n, &err), ERR_FULL);
     assert_int_equal(n, -7);
-    assert_int_equal(spectrum_file_read("/nonexistent", wavelength_nm, counts, 10, &n, &err), ERR_IO);
-    assert_int_equal(spectrum_file_read("/", wavelength_nm, counts, 10, &n, &err), ERR_IO);
+    assert_int_equal(spectrum_file_read("/nonexistent", 0, wavelength_nm, counts, 10, &n, &err), ERR_IO);
+    assert_int_equal(spectrum_file_read("/", 0, wavelength_nm, counts, 10, &n, &err), ERR_IO);
+}
+
+/* An axis of Raman shifts from a laser of 532 nm is the axis of wavelengths. */
+static void reads_raman_shifts(void **state)
+{
+    (void)state;
+    char text[TEXT_SIZE];
+    size_t size = 0;
+    struct err err = {0};
+    int n = 0;
+    for (int i = 0; i < 20; i++)
+        size += (size_t)snprintf(text + size, sizeof text - size, "%.7f\t%d\n", 1e7 / 532 - 1e7 / (694 + 0.03 * i), i);
+    laser_nm = 532;
+    assert_int_equal(file_read(text, size, &n, &err), 0);
+    for (int i = 0; i < 20; i++)
+        assert_near(wavelength_nm[i], 694 + 0.03 * i, 1e-6);
+    laser_nm = 99999;
+    assert_int_equal(file_read(text, size, &n, &err), ERR_DATA);
+    assert_non_null(strstr(err.message, "Raman shift"));
+    laser_nm = 0;
+}
+
+/* One frame of 40 columns and two rows, row values i and 1000; calibrated 690 + 0.1 p + 1e-4 p^2, p from 1. */
+static size_t compose_spe(unsigned char *bytes, float version, int type, size_t value_size)
+{
+    const double c[6] = {690, 0.1, 1e-4};
+    uint16_t n_columns = 40, n_rows = 2;
+    memset(bytes, 0, 4100);
+    memcpy(bytes + 42, &n_columns, 2);
+    memcpy(bytes + 656, &n_rows, 2);
+    bytes[108] = (unsigned char)type;
+    memcpy(bytes + 1992, &version, 4);
+    bytes[3098] = 1;
+    bytes[3101] = 2;
+    memcpy(bytes + 3263, c, sizeof c);
+    size_t at = 4100;
+    for (int k = 0; k < 80; k++, at += value_size) {
+        int value = k < 40 ? k : 1000;
+        float f = (float)value;
+        memcpy(bytes + at, type == 0 ? (const void *)&f : &value, value_size); /* little endian */
+    }
+    return at;
+}
+
+static void reads_spe(void **state)
+{
+    (void)state;
+    static unsigned char bytes[16384];
+    const int types[] = {0, 1, 2, 3, 8};
+    struct err err = {0};
+    int n = 0;
+    for (int k = 0; k < 5; k++)
+        for (int major = 2; major <= 3; major++) {
+            size_t size =
+                compose_spe(bytes, major == 2 ? 2.5f : 3.0f, types[k], types[k] == 2 || types[k] == 3 ? 2 : 4);
+            uint64_t offset = size;
+            memcpy(bytes + 678, &offset, sizeof offset);
+            if (major == 3) { /* what is in the header is not believed then */
+                bytes[3098] = 0;
+                size += (size_t)snprintf((char *)bytes + size, 200, "<SpeFormat><Wavelength xml:space=\"preserve\">");
+                for (int i = 1; i <= 40; i++)
+                    size += (size_t)snprintf((char *)bytes + size, 60, "%.9f%s", 690 + i * (0.1 + 1e-4 * i),
+                                             i < 40 ? "," : "</Wavelength></SpeFormat>");
+            }
+            if (file_read(bytes, size, &n, &err))
+                fail_msg("type %d, SPE %d: %s", types[k], major, err.message);
+            assert_int_equal(n, 40);
+            for (int i = 0; i < 40; i++) {
+                assert_near(wavelength_nm[i], 690 + (i + 1) * (0.1 + 1e-4 * (i + 1)), 1e-8);
+                assert_near(counts[i], i + 1000, 0);
+            }
+        }
+    const struct {
+        int at, value;
+        const char *word;
+    } spoiled[] = {{108, 7, "of type 7"},
+                   {3098, 0, "without a wavelength"},
+                   {3101, 9, "order 9"},
+                   {42, 3, "3 columns"},
+                   {43, 1, "file is cut"}};
+    for (size_t i = 0; i < sizeof spoiled / sizeof spoiled[0]; i++) {
+        size_t size = compose_spe(bytes, 2.5f, 3, 2);
+        bytes[spoiled[i].at] = (unsigned char)spoiled[i].value;
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        if (!strstr(err.message, spoiled[i].word))
+            fail_msg("%s: %s", spoiled[i].word, err.message);
+    }
+    size_t size = compose_spe(bytes, 3.0f, 3, 2);
+    for (uint64_t offset = 0; offset < 8000; offset += 3999) { /* no footer */
+        memcpy(bytes + 678, &offset, sizeof offset);
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "0 wavelengths in its footer"));
+    }
+    for (size_t cut = 0; cut < size; cut += 97)
+        assert_true(file_read(bytes, cut, &n, &err) < 0);
 }
 
 int main(void)
@@ -464,10 +504,7 @@ int main(void)
     int fd = mkstemp(file_path);
     assert_true(fd >= 0);
     close(fd);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(scales_give_the_vectors),
-                                       cmocka_unit_test(temperature_gives_the_vectors),
-                                       cmocka_unit_test(slope_is_the_derivative),
-                                       cmocka_unit_test(real_resolved),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(real_resolved),
                                        cmocka_unit_test(real_broad),
                                        cmocka_unit_test(real_unresolved),
                                        cmocka_unit_test(simulator_and_ruler_agree),
@@ -475,9 +512,12 @@ int main(void)
                                        cmocka_unit_test(is_fast),
                                        cmocka_unit_test(spikes_and_seeds_do_not_lead_astray),
                                        cmocka_unit_test(refusals),
+                                       cmocka_unit_test(soak_of_every_kind),
                                        cmocka_unit_test(noise_is_refused),
                                        cmocka_unit_test(reads_every_layout),
-                                       cmocka_unit_test(refuses_files)};
+                                       cmocka_unit_test(refuses_files),
+                                       cmocka_unit_test(reads_raman_shifts),
+                                       cmocka_unit_test(reads_spe)};
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(file_path);
     return failures;

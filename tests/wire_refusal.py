@@ -155,6 +155,10 @@ def main():
     refused("status without a daemon", ["no daemon"], isobar, "status", "--db", db)
     refused("a ruby spectrum that is none", ["good.lua"], isobar, "ruby", good, status=1)
     refused("an unknown ruby scale", ["mao1986"], isobar, "ruby", good, "--scale", "ruby1066")
+    refused("rescaling a database not ours", ["foreign.db"], isobar, "ruby", "--rescale", "mao1978",
+            "--db", foreign)
+    refused("a laser that is no number", ["--laser-nm", "1100"], isobar, "ruby", good, "--laser-nm", "green")
+    refused("a scale of another gauge", ["samarium", "--scales"], isobar, "ruby", good, "--scale", "samarium_datchi2007")
     refused("an unknown ruby access", ["sometimes", "between_scans"], isobar, "rehearse", good, "--ruby-access", "sometimes")
     refused("a seed that is no number", ["SEED"], "env", "SEED=abc", isobar, "rehearse", good, "--dir", folder + "/r")
     print(f"{'FAIL' if failures else 'ok'}: {failures} failures")
