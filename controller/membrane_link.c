@@ -45,7 +45,15 @@ static int link_open(void *self, struct err *err)
     take(link, &link->setpoint_bar); /* asked for before the loss: out of date */
     if (!isnan(link->slew_bar_per_min_last))
         put(link, &link->slew_bar_per_min, link->slew_bar_per_min_last);
-    return membrane_open(&link->membrane, link->settings.address, link->settings.unit_id, err);
+    const struct membrane_settings settings = {
+        .driver = link->settings.driver,
+        .address = link->settings.address,
+        .unit_id = link->settings.unit_id,
+        .full_scale_bar = link->settings.full_scale_bar,
+        .membrane_bar_max = link->settings.membrane_bar_max,
+        .slew_bar_per_min_max = link->settings.slew_bar_per_min_max,
+    };
+    return membrane_open(&link->membrane, &settings, err);
 }
 
 static void link_close(void *self)

@@ -136,6 +136,28 @@ void world_turn_setpoint(struct world *world, double membrane_bar_setpoint)
     unlock(world->page);
 }
 
+void world_set_fault(struct world *world, enum world_fault membrane_fault)
+{
+    lock(world->page);
+    world->page->state.membrane_fault = membrane_fault;
+    unlock(world->page);
+}
+
+bool world_find_fault(const char *name, enum world_fault *ret_fault)
+{
+    static const char *const names[WORLD_FAULT_COUNT] = {
+#define X(id, text) [WORLD_FAULT_##id] = text,
+        WORLD_FAULT_LIST(X)
+#undef X
+    };
+    for (int i = 0; i < WORLD_FAULT_COUNT; i++)
+        if (strcmp(names[i], name) == 0) {
+            *ret_fault = (enum world_fault)i;
+            return true;
+        }
+    return false;
+}
+
 void world_lock_cell(struct world *world, bool is_locked)
 {
     lock(world->page);

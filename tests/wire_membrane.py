@@ -71,7 +71,7 @@ def device(port):
     for address, words in (
         (0x0022, [20000]), (0x0024, [0]), (0x0034, [2]), (0x0C25, [0]), (0x8168, float_words(200)),
         (0xA1B0, float_words(0)), (0x81F8, text_words("bar", 4)), (0xA100, float_words(47.625)),
-        (0xA118, float_words(48.5)),
+        (0xA118, float_words(48.5)), (0xF258, [0]),
     ):
         registers.update({address + i: word for i, word in enumerate(words)})
     block = ModbusSparseDataBlock(registers)
@@ -88,7 +88,7 @@ def device(port):
 def our_driver():
     port = free_port()
     block = device(port)
-    driver = subprocess.Popen([PEER, "drive", "tcp:127.0.0.1:%d" % port], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    driver = subprocess.Popen([PEER, "drive", "bronkhorst", "tcp:127.0.0.1:%d" % port], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               text=True)
 
     def ask(line=None):
@@ -98,7 +98,7 @@ def our_driver():
         return driver.stdout.readline().strip()
 
     check("our driver accepts pymodbus as the device", (seen := ask()) == "OK", seen)
-    check("our driver reads every value of it", (seen := ask("read")) == "47.625 48.5 200 6 0 2 OK", seen)
+    check("our driver reads every value of it", (seen := ask("read")) == "47.625 48.5 200 6 0 2 nan 1 OK", seen)
     check("our driver writes a set point", (seen := ask("setpoint 12.345")) == "OK", seen)
     check("12.345 arrives as 4145 851f", (seen := block.getValues(0xA118, 2)) == [0x4145, 0x851F], seen)
     check("our driver writes a slew", (seen := ask("slew 12")) == "OK", seen)
@@ -116,7 +116,7 @@ def our_driver():
 
 def our_server():
     port = free_port()
-    server = subprocess.Popen([PEER, "serve", "tcp:127.0.0.1:%d" % port])
+    server = subprocess.Popen([PEER, "serve", "bronkhorst", "tcp:127.0.0.1:%d" % port])
     try:
         wait_for_port(port)
         client, other = ModbusTcpClient("127.0.0.1", port), ModbusTcpClient("127.0.0.1", port)
