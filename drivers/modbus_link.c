@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <modbus.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct modbus_link {
     modbus_t *modbus;
     char name[128];
     int answer_ms;
+    int lock_fd; /* of a serial line, which libmodbus opens but does not lock; -1: none */
 };
 
 /* Names a failure by errno. */
@@ -58,12 +60,16 @@ static int fall_silent(const struct modbus_link *link, struct err *err)
                    link->name);
 }
 
-static int serial_connect(struct modbus_link *link, struct err *err)
+/* Locked before libmodbus opens it and sets its speed: another program's line is not disturbed. */
+static int serial_connect(struct modbus_link *link, const char *path, struct err *err)
 {
+    link->lock_fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (link->lock_fd < 0)
+        return fail(link, "opening", "it", err);
+    if (flock(link->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return err_set(err, ERR_LINK, "serial line %s is in use by another program; end that first", link->name);
     if (modbus_connect(link->modbus) != 0)
         return fail(link, "opening", "it", err);
-    if (flock(modbus_get_socket(link->modbus), LOCK_EX | LOCK_NB) != 0)
-        return err_set(err, ERR_LINK, "serial line %s is in use by another program; end that first", link->name);
     return fall_silent(link, err);
 }
 
@@ -81,6 +87,7 @@ int modbus_link_open(struct modbus_link **ret_link, const char *address_text, in
     struct modbus_link *link = calloc(1, sizeof *link);
     assert(link);
     link->answer_ms = answer_ms;
+    link->lock_fd = -1;
     snprintf(link->name, sizeof link->name, "%s", address_text);
     snprintf(service, sizeof service, "%d", address.port);
     link->modbus = address.kind == ADDRESS_TCP ? modbus_new_tcp_pi(address.place, service)
@@ -92,7 +99,7 @@ int modbus_link_open(struct modbus_link **ret_link, const char *address_text, in
     modbus_set_byte_timeout(link->modbus, 0, 0);
     modbus_set_slave(link->modbus, unit_id);
     if (address.kind == ADDRESS_SERIAL)
-        code = serial_connect(link, err);
+        code = serial_connect(link, address.place, err);
     else if (modbus_connect(link->modbus) != 0)
         code = fail(link, "connecting to", "it", err);
     if (code)
@@ -108,6 +115,8 @@ void modbus_link_close(struct modbus_link *link)
         return;
     modbus_close(link->modbus);
     modbus_free(link->modbus);
+    if (link->lock_fd >= 0)
+        close(link->lock_fd);
     free(link);
 }
 
