@@ -141,7 +141,10 @@ class Line:
             os.write(self.master, framer.buildPacket(answer))
 
         while self.stop not in select.select([self.master, self.stop], [], [])[0]:
-            framer.processIncomingPacket(os.read(self.master, 300), execute, [1], single=False)
+            frame = os.read(self.master, 300)
+            while select.select([self.master], [], [], 0.005)[0]:  # a frame of RTU ends with silence
+                frame += os.read(self.master, 300)
+            framer.processIncomingPacket(frame, execute, [1], single=False)
 
     def unplug(self):
         os.close(self.told)
