@@ -25,7 +25,7 @@
 #define SPECTRUM_MAX 65536
 
 struct options {
-    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access;
+    const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *membrane;
     double lambda0_nm;
     int is_json;
 };
@@ -37,6 +37,7 @@ static const char usage_text[] =
     "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
     "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua] [--ruby-access always|between_scans]\n"
+    "           [--membrane bronkhorst|alicat|pace]\n"
     "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
@@ -163,7 +164,8 @@ static int command_rehearse(const struct options *options, const char *path)
                                           .directory = options->directory ? options->directory : "build/rehearsal",
                                           .cell_path = options->cell,
                                           .seed = drawn % 1000000,
-                                          .ruby_access = options->ruby_access};
+                                          .ruby_access = options->ruby_access,
+                                          .membrane = options->membrane};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -285,6 +287,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"json", no_argument, NULL, 'j'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
+                                                 {"membrane", required_argument, NULL, 'm'},
                                                  {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -327,6 +330,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 return 2;
             }
             break;
+        case 'm':
+            ret_options->membrane = optarg;
+            if (strcmp(optarg, "bronkhorst") != 0 && strcmp(optarg, "alicat") != 0 && strcmp(optarg, "pace") != 0) {
+                fprintf(stderr, "isobar: --membrane %s refused: bronkhorst, alicat or pace\n", optarg);
+                return 2;
+            }
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -339,7 +349,8 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always"};
+    struct options options = {
+        .scale = "ruby2020", .lambda0_nm = 694.25, .ruby_access = "always", .membrane = "bronkhorst"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;

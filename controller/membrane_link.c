@@ -86,7 +86,11 @@ static int write_setpoint(struct membrane_link *link, double setpoint_bar, struc
     int code = membrane_write_setpoint(link->membrane, setpoint_bar, err);
     if (code == 0)
         link->held_bar_setpoint = setpoint_bar;
-    return code;
+    if (code != ERR_STATE && code != ERR_LIMIT)
+        return code;
+    link->sent_bar_setpoint = NAN; /* nothing was written: a reading, at once, says why */
+    link->read_ns = 0;
+    return 0;
 }
 
 /* Wanted until it is done: over a loss of the link as well. */

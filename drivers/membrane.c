@@ -18,6 +18,7 @@ struct membrane {
     char address[128];
     double capacity_bar; /* 0: not known yet */
     double supply_bar;   /* as last read; NaN: not known */
+    double known_bar;    /* set point as last read or written; NaN: not known */
 };
 
 static const struct membrane_class *const classes[] = {&membrane_elpress_class, &membrane_alicat_class,
@@ -110,7 +111,7 @@ static int reading_check(const struct membrane *membrane, const struct membrane_
 
 int membrane_open(struct membrane **ret_membrane, const struct membrane_settings *settings, struct err *err)
 {
-    struct membrane fresh = {.settings = *settings, .supply_bar = NAN};
+    struct membrane fresh = {.settings = *settings, .supply_bar = NAN, .known_bar = NAN};
     for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
         if (strcmp(classes[i]->driver, settings->driver) == 0)
             fresh.class = classes[i];
@@ -145,8 +146,29 @@ int membrane_read(struct membrane *membrane, struct membrane_reading *ret_readin
         (code = reading_check(membrane, &reading, err)))
         return leave(membrane, code);
     membrane->supply_bar = reading.supply_bar;
+    membrane->known_bar = reading.membrane_bar_setpoint;
     *ret_reading = reading;
     return 0;
+}
+
+static double setpoint_tolerance_bar(const struct membrane *membrane)
+{
+    return membrane->capacity_bar / SETPOINT_STEPS;
+}
+
+/* Between a reading and a write somebody else may have been at the device: that must be seen, not written over. */
+static int foreign_check(struct membrane *membrane, struct err *err)
+{
+    double held_bar;
+    int code = membrane->class->read_setpoint(membrane->device, &held_bar, err);
+    if (code)
+        return leave(membrane, code);
+    if (isnan(membrane->known_bar) || fabs(held_bar - membrane->known_bar) <= 2 * setpoint_tolerance_bar(membrane))
+        return 0;
+    return err_set(err, ERR_STATE,
+                   "membrane controller: its set point was changed from %g to %g bar by somebody else; nothing was "
+                   "written",
+                   membrane->known_bar, held_bar);
 }
 
 int membrane_write_setpoint(struct membrane *membrane, double membrane_bar, struct err *err)
@@ -164,15 +186,19 @@ int membrane_write_setpoint(struct membrane *membrane, double membrane_bar, stru
                        "bottle and its regulator",
                        membrane_bar, membrane->supply_bar);
     double held_bar;
+    if ((code = foreign_check(membrane, err)))
+        return code;
+    membrane->known_bar = NAN;
     if ((code = membrane->class->write_setpoint(membrane->device, membrane_bar, &held_bar, err)))
         return leave(membrane, code);
-    if (!(fabs(held_bar - membrane_bar) <= membrane->capacity_bar / SETPOINT_STEPS)) {
+    if (!(fabs(held_bar - membrane_bar) <= setpoint_tolerance_bar(membrane))) {
         code = err_set(err, ERR_REFUSED,
                        "membrane set point %g bar was written, but the controller holds %g bar; check who else writes "
                        "to it",
                        membrane_bar, held_bar);
         return leave(membrane, code);
     }
+    membrane->known_bar = held_bar;
     return 0;
 }
 
@@ -197,6 +223,7 @@ int membrane_shut(struct membrane *membrane, struct err *err)
         return leave(membrane, code);
     if ((code = membrane_read(membrane, &reading, err)))
         return err_prefix(err, "valves shut, set point not laid");
+    membrane->known_bar = NAN;
     double membrane_bar = fmin(fmax(reading.membrane_bar, 0), membrane->capacity_bar);
     if ((code = membrane->class->lay_setpoint(membrane->device, membrane_bar, err)))
         return leave(membrane, code);

@@ -56,8 +56,9 @@ int membrane_open(struct membrane **ret_membrane, const struct membrane_settings
 int membrane_read(struct membrane *membrane, struct membrane_reading *ret_reading, struct err *err);
 
 /* Writes the set point, once, and reads it back. Errors: as above; ERR_LIMIT (not a number, negative, above full scale,
- * above the supply: nothing was written, the connection stands), ERR_STATE (the device does not follow the bus, or
- * would jump: nothing was written), ERR_REFUSED (the device holds another value). */
+ * above the supply: nothing was written, the connection stands), ERR_STATE (the device does not follow the bus, would
+ * jump, or holds another set point than was last read or written: nothing was written), ERR_REFUSED (the device holds
+ * another value). */
 int membrane_write_setpoint(struct membrane *membrane, double membrane_bar, struct err *err);
 
 /* Programs the device's own slew limit at the nearest rate not above `slew_bar_per_min`, but never slower than its

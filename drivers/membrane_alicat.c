@@ -106,11 +106,20 @@ static int alicat_lay_setpoint(void *self, double membrane_bar, struct err *err)
     return modbus_link_write(device->link, &alicat_registers[ALICAT_SETPOINT], 2, words, err);
 }
 
+static int alicat_read_setpoint(void *self, double *ret_held_bar, struct err *err)
+{
+    struct device *device = self;
+    uint16_t words[2];
+    int code = modbus_link_read(device->link, &alicat_registers[ALICAT_SETPOINT], 2, words, err);
+    if (code == 0)
+        *ret_held_bar = registers_unpack_float(words, device->order);
+    return code;
+}
+
 static int alicat_write_setpoint(void *self, double membrane_bar, double *ret_held_bar, struct err *err)
 {
     struct device *device = self;
     struct membrane_reading reading;
-    uint16_t words[2];
     int code = alicat_read(device, &reading, err);
     if (code)
         return code;
@@ -121,9 +130,8 @@ static int alicat_write_setpoint(void *self, double membrane_bar, double *ret_he
                        reading.alarm);
     if ((code = alicat_lay_setpoint(device, membrane_bar, err)))
         return code;
-    if (modbus_link_read(device->link, &alicat_registers[ALICAT_SETPOINT], 2, words, err))
+    if (alicat_read_setpoint(device, ret_held_bar, err))
         return err_prefix(err, "membrane set point %g bar was written but not confirmed", membrane_bar);
-    *ret_held_bar = registers_unpack_float(words, device->order);
     return 0;
 }
 
@@ -154,6 +162,7 @@ static int alicat_shut(void *self, struct err *err)
 const struct membrane_class membrane_alicat_class = {.driver = "alicat",
                                                      .open = alicat_open,
                                                      .read = alicat_read,
+                                                     .read_setpoint = alicat_read_setpoint,
                                                      .write_setpoint = alicat_write_setpoint,
                                                      .write_slew = alicat_write_slew,
                                                      .shut = alicat_shut,

@@ -23,6 +23,7 @@ struct membrane_class {
     /* Begins with a signature that differs in form from what follows it: an answer that belongs to an earlier request
      * is noticed before a value is believed. */
     int (*read)(void *device, struct membrane_reading *ret_reading, struct err *err);
+    int (*read_setpoint)(void *device, double *ret_held_bar, struct err *err);
     /* Refuses when the device would not follow, or would jump; writes once; `ret_held_bar` is read back. */
     int (*write_setpoint)(void *device, double membrane_bar, double *ret_held_bar, struct err *err);
     int (*write_slew)(void *device, double slew_bar_per_min, struct err *err);

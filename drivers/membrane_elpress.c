@@ -154,6 +154,11 @@ static int float_write(struct device *device, enum elpress_parameter parameter, 
     return modbus_link_write(device->link, &elpress_registers[parameter], 2, words, err);
 }
 
+static int elpress_read_setpoint(void *self, double *ret_held_bar, struct err *err)
+{
+    return float_read(self, ELPRESS_FSETPOINT, ret_held_bar, err);
+}
+
 static int elpress_write_setpoint(void *self, double membrane_bar, double *ret_held_bar, struct err *err)
 {
     struct device *device = self;
@@ -203,6 +208,7 @@ static int elpress_lay_setpoint(void *self, double membrane_bar, struct err *err
 const struct membrane_class membrane_elpress_class = {.driver = "bronkhorst",
                                                       .open = elpress_open,
                                                       .read = elpress_read,
+                                                      .read_setpoint = elpress_read_setpoint,
                                                       .write_setpoint = elpress_write_setpoint,
                                                       .write_slew = elpress_write_slew,
                                                       .shut = elpress_shut,

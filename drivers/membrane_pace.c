@@ -197,6 +197,11 @@ static int pace_read(void *self, struct membrane_reading *ret_reading, struct er
     return 0;
 }
 
+static int pace_read_setpoint(void *self, double *ret_held_bar, struct err *err)
+{
+    return ask_number(self, PACE_SETPOINT, ret_held_bar, err);
+}
+
 static int pace_write_setpoint(void *self, double membrane_bar, double *ret_held_bar, struct err *err)
 {
     struct device *device = self;
@@ -261,6 +266,7 @@ static int pace_lay_setpoint(void *self, double membrane_bar, struct err *err)
 const struct membrane_class membrane_pace_class = {.driver = "pace",
                                                    .open = pace_open,
                                                    .read = pace_read,
+                                                   .read_setpoint = pace_read_setpoint,
                                                    .write_setpoint = pace_write_setpoint,
                                                    .write_slew = pace_write_slew,
                                                    .shut = pace_shut,

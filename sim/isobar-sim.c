@@ -49,6 +49,7 @@
 #define PRESSURE_GPA_PRELOADED 0.1
 #define SPEED_MAX 2000.0
 #define RESTART_NS (3 * NS_PER_S)
+#define FAULT_MS 1300 /* more than any driver waits */
 #define LINE_BAUD 19200
 #define PREFIX "ISB:cam1:"
 #define RING_PV "ISB:RING:Current"
@@ -425,7 +426,7 @@ static int run_fault(const struct options *options, const char *name)
     }
     if (world_open(&world, options->directory, &err))
         return fail(&err);
-    world_set_fault(world, fault);
+    world_set_fault(world, fault, FAULT_MS);
     world_close(world);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -14,8 +15,7 @@
 #include "sim/listener.h"
 
 #define CLIENTS_MAX 8
-#define DRIP_MS 150
-#define DELAY_MS 1300
+#define DRIPS 9 /* in the time of a delayed answer */
 #define LOST_FRACTION 0.3
 #define CUT_FRACTION 0.1
 
@@ -37,10 +37,11 @@ struct wire {
     size_t n_before;
 };
 
-static bool write_all(int fd, const uint8_t *bytes, size_t n_bytes)
+static bool write_all(const struct wire *wire, int fd, const uint8_t *bytes, size_t n_bytes)
 {
     for (size_t done = 0; done < n_bytes;) {
-        ssize_t n = write(fd, bytes + done, n_bytes - done);
+        ssize_t n = wire->slave_fd >= 0 ? write(fd, bytes + done, n_bytes - done)
+                                        : send(fd, bytes + done, n_bytes - done, MSG_NOSIGNAL);
         if (n <= 0 && errno != EINTR)
             return false;
         done += n > 0 ? (size_t)n : 0;
@@ -76,12 +77,12 @@ static bool answer(struct wire *wire, int fd, uint8_t *bytes, size_t n_bytes)
         break;
     case WORLD_FAULT_SLOW:
         for (size_t i = 0; i < n_bytes; i++)
-            if (!write_all(fd, bytes + i, 1) || !pass_time(wire, DRIP_MS))
+            if (!write_all(wire, fd, bytes + i, 1) || !pass_time(wire, state.fault_ms / DRIPS))
                 return false;
         n_bytes = 0;
         break;
     case WORLD_FAULT_DELAYED:
-        if (!pass_time(wire, DELAY_MS))
+        if (!pass_time(wire, state.fault_ms))
             return false;
         break;
     case WORLD_FAULT_INTERMITTENT:
@@ -93,7 +94,7 @@ static bool answer(struct wire *wire, int fd, uint8_t *bytes, size_t n_bytes)
     }
     memcpy(wire->before, right, n_right);
     wire->n_before = n_right;
-    return write_all(fd, bytes, n_bytes);
+    return write_all(wire, fd, bytes, n_bytes);
 }
 
 static bool serve(struct wire *wire, int fd, struct client *client)

@@ -6,7 +6,7 @@
  *   off           no answer at all
  *   garbage       random bytes instead of the answer
  *   wrong         the answer to the request before
- *   slow          the bytes drip, 150 ms apart
+ *   slow          the bytes drip, 144 ms apart
  *   delayed       the answer comes 1.3 s late
  *   intermittent  three answers in ten are lost, and of these every third takes the connection with it
  *

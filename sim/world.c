@@ -126,6 +126,7 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
     world->page->state.membrane_bar_setpoint = membrane_bar_setpoint;
     world->page->state.slew_bar_per_s = slew_bar_per_s;
     world->page->state.output_on = output_on;
+    world->page->state.n_membrane_told++;
     unlock(world->page);
 }
 
@@ -136,10 +137,11 @@ void world_turn_setpoint(struct world *world, double membrane_bar_setpoint)
     unlock(world->page);
 }
 
-void world_set_fault(struct world *world, enum world_fault membrane_fault)
+void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms)
 {
     lock(world->page);
     world->page->state.membrane_fault = membrane_fault;
+    world->page->state.fault_ms = fault_ms;
     unlock(world->page);
 }
 

@@ -55,6 +55,8 @@ struct world_state {
     double ring_current_ma;
     struct world_ruby ruby;
     enum world_fault membrane_fault;
+    int fault_ms;            /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
+    int64_t n_membrane_told; /* commands the membrane controller has taken */
 };
 
 struct world_sample {
@@ -81,7 +83,7 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
 /* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
 void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
 /* What fails from now on at the membrane controller; set while everything runs (isobar-sim fault only). */
-void world_set_fault(struct world *world, enum world_fault membrane_fault);
+void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms);
 /* False when `name` is none of the list. */
 bool world_find_fault(const char *name, enum world_fault *ret_fault);
 void world_lock_cell(struct world *world, bool is_locked);

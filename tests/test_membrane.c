@@ -31,11 +31,14 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <modbus.h>
 
 #include "base/clock.h"
 #include "drivers/membrane.h"
+#include "drivers/registers.h"
 #include "sim/membrane_server.h"
 #include "sim/pace_server.h"
+#include "sim/random.h"
 
 /* ---- a device of raw sockets --------------------------------------------------------------------------------- */
 
@@ -426,7 +429,7 @@ static void bench_start(struct bench *bench, const char *model, bool is_line)
     bench->world = world_make(bench->directory);
     close(listen_somewhere(&port));
     if (is_line)
-        snprintf(bench->address, sizeof bench->address, "serial:%s/line:19200", bench->directory);
+        snprintf(bench->address, sizeof bench->address, "serial:%s/line:115200", bench->directory);
     else
         snprintf(bench->address, sizeof bench->address, "tcp:127.0.0.1:%d", port);
     bench->server = fork();
@@ -517,6 +520,257 @@ static void drives_every_simulated_server(void **state)
     }
 }
 
+#define ANSWER_MS 60
+#define FAULT_MS 90
+
+/* ---- what libmodbus does by itself --------------------------------------------------------------------------------
+ */
+
+/* Reads registers 0x8168 and 0xa100 in turn by libmodbus alone, going on after an error; how many pressures were wrong.
+ */
+static int naive_wrong(const char *line)
+{
+    uint16_t words[2];
+    int n_wrong = 0;
+    modbus_t *modbus = modbus_new_rtu(line, 19200, 'N', 8, 1);
+    modbus_set_slave(modbus, 1);
+    modbus_set_response_timeout(modbus, 0, 1000 * ANSWER_MS);
+    assert_int_equal(modbus_connect(modbus), 0);
+    for (int i = 0; i < 20; i++) {
+        modbus_read_registers(modbus, 0x8168, 2, words);
+        if (modbus_read_registers(modbus, 0xa100, 2, words) == 2)
+            n_wrong += fabs(registers_unpack_float(words, REGISTERS_HIGH_FIRST) - 31.5) > 1;
+    }
+    modbus_close(modbus);
+    modbus_free(modbus);
+    return n_wrong;
+}
+
+/* One late answer, and the naive code takes each pressure from the request before it, for ever; ours never does. */
+static void a_stale_answer_is_the_trap_that_it_is_said_to_be(void **state)
+{
+    (void)state;
+    struct bench bench;
+    struct membrane_reading reading;
+    char line[80];
+    bench_start(&bench, "bronkhorst", true);
+    snprintf(line, sizeof line, "%s/line", bench.directory);
+    assert_int_equal(naive_wrong(line), 0);
+    world_set_fault(bench.world, WORLD_FAULT_DELAYED, FAULT_MS);
+    pid_t healer = fork();
+    if (healer == 0) {
+        pause_ms(FAULT_MS / 2); /* the fault lasts for one answer */
+        world_set_fault(bench.world, WORLD_FAULT_NONE, 0);
+        _exit(0);
+    }
+    assert_true(naive_wrong(line) > 10);
+    waitpid(healer, NULL, 0);
+    struct membrane_settings settings = {
+        .driver = "bronkhorst", .address = bench.address, .unit_id = 1, .answer_ms = ANSWER_MS};
+    struct membrane *membrane;
+    struct err err = {0};
+    assert_int_equal(membrane_open(&membrane, &settings, &err), 0);
+    world_set_fault(bench.world, WORLD_FAULT_DELAYED, FAULT_MS);
+    assert_int_equal(membrane_read(membrane, &reading, &err), ERR_TIMEOUT);
+    world_set_fault(bench.world, WORLD_FAULT_NONE, 0);
+    int n_read = 0;
+    for (int i = 0; i < 20; i++)
+        if (membrane_read(membrane, &reading, &err) == 0) {
+            assert_true(fabs(reading.membrane_bar - 31.5) < 0.02);
+            n_read++;
+        }
+    assert_true(n_read >= 18);
+    membrane_close(membrane);
+    server_end(&bench);
+    world_remove(bench.world, bench.directory);
+}
+
+/* With its own recovery on, libmodbus never comes back from a server that has gone; ours does at once. */
+static void recovery_by_libmodbus_hangs(void **state)
+{
+    (void)state;
+    struct bench bench;
+    struct membrane *membrane;
+    struct membrane_reading reading;
+    struct err err = {0};
+    bench_start(&bench, "bronkhorst", false);
+    assert_int_equal(open_at(&membrane, "bronkhorst", bench.address, 1, &err), 0);
+    char service[8];
+    snprintf(service, sizeof service, "%s", strrchr(bench.address, ':') + 1);
+    int pipe_fds[2];
+    assert_int_equal(pipe(pipe_fds), 0);
+    pid_t naive = fork();
+    if (naive == 0) {
+        uint16_t words[2];
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        modbus_t *modbus = modbus_new_tcp_pi("127.0.0.1", service);
+        modbus_set_slave(modbus, 1);
+        modbus_set_error_recovery(modbus, MODBUS_ERROR_RECOVERY_LINK);
+        modbus_set_response_timeout(modbus, 0, 100000);
+        int is_read = modbus_connect(modbus) == 0 && modbus_read_registers(modbus, 0xa100, 2, words) == 2;
+        if (write(pipe_fds[1], is_read ? "r" : "-", 1) != 1)
+            _exit(1);
+        for (int n_failed = 0; n_failed < 20;)
+            n_failed += modbus_read_registers(modbus, 0xa100, 2, words) != 2;
+        _exit(0); /* it came back, as it should */
+    }
+    char word;
+    assert_int_equal(read(pipe_fds[0], &word, 1), 1);
+    assert_int_equal(word, 'r');
+    server_end(&bench);
+    int64_t begin_ns = clock_wall_ns();
+    assert_int_equal(membrane_read(membrane, &reading, &err), ERR_LINK);
+    assert_true(clock_wall_ns() - begin_ns < NS_PER_S / 2);
+    pause_ms(1500); /* fifteen times what it was allowed to wait */
+    int status = 0;
+    if (waitpid(naive, &status, WNOHANG) != 0)
+        fail_msg("libmodbus came back (status %x)", (unsigned)status);
+    kill(naive, SIGKILL);
+    waitpid(naive, NULL, 0);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    membrane_close(membrane);
+    world_remove(bench.world, bench.directory);
+}
+
+/* ---- random faults ------------------------------------------------------------------------------------------------
+ */
+
+#define ROUND_S 6.0         /* one reading per 6 s, as in an isobar */
+#define ROUNDS 1200         /* two hours of them */
+#define ROUNDS_TO_RECOVER 4 /* a busy machine may answer late once more */
+
+static void tell_world(struct world *world, int64_t *t_ns, double membrane_bar)
+{
+    *t_ns += NS_PER_S / 2;
+    world_append(
+        world,
+        &(struct world_state){
+            .t_ns = *t_ns, .pressure_gpa = 1, .temperature_k = 296, .membrane_bar = membrane_bar, .supply_bar = 180},
+        &(struct world_sample){.pressure_gpa = 1, .temperature_k = 296, .beta = 1});
+}
+
+struct hours {
+    struct bench *bench;
+    struct membrane *membrane; /* NULL: closed, as the thread's harness does after a failure */
+    struct membrane_settings settings;
+    enum world_fault fault;
+    bool is_now;
+    double membrane_bar; /* the truth */
+    int n_read, n_failed, n_written, n_bad;
+};
+
+/* One round, as controller/membrane_link works: open, perhaps write, read; closed after a failure. False: no reading.
+ */
+static bool round_pass(struct hours *hours, double setpoint_bar)
+{
+    struct membrane_reading reading;
+    struct world_state before, after;
+    struct err err = {0};
+    world_read(hours->bench->world, &before);
+    int code = hours->membrane ? 0 : membrane_open(&hours->membrane, &hours->settings, &err);
+    if (code == 0 && setpoint_bar > 0)
+        code = membrane_write_setpoint(hours->membrane, setpoint_bar, &err);
+    bool is_written = code == 0 && setpoint_bar > 0;
+    world_read(hours->bench->world, &after);
+    hours->n_bad += after.n_membrane_told - before.n_membrane_told > (setpoint_bar > 0); /* never twice */
+    hours->n_bad += is_written && fabs(after.membrane_bar_setpoint - setpoint_bar) > 1e-6;
+    hours->n_written += is_written;
+    if (code == 0)
+        code = membrane_read(hours->membrane, &reading, &err);
+    if (code) {
+        membrane_close(hours->membrane);
+        hours->membrane = NULL;
+        hours->n_failed++;
+        return false;
+    }
+    bool is_true = fabs(reading.membrane_bar - hours->membrane_bar) < 0.02;
+    hours->n_bad += !is_true && !(hours->is_now && hours->fault == WORLD_FAULT_STUCK); /* the device's own word */
+    hours->n_bad += fabs(reading.membrane_bar_setpoint - after.membrane_bar_setpoint) > 1e-4;
+    hours->n_read++;
+    return true;
+}
+
+static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_ns)
+{
+    int left = 0, n_lost = 0, n_lost_max = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        hours->membrane_bar = 30 + 20 * random_uniform(random); /* never what it was before */
+        tell_world(hours->bench->world, t_ns, hours->membrane_bar);
+        if (left == 0 && random_uniform(random) < 0.01)
+            left = 1 + (int)(3 * random_uniform(random));
+        hours->is_now = left > 0;
+        world_set_fault(hours->bench->world, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS);
+        double setpoint_bar = i % 5 == 0 ? floor(8192 * (20 + 20 * random_uniform(random))) / 8192 : 0;
+        bool is_read = round_pass(hours, setpoint_bar);
+        n_lost = is_read || hours->is_now ? 0 : n_lost + 1;
+        n_lost_max = n_lost > n_lost_max ? n_lost : n_lost_max;
+        left -= hours->is_now;
+    }
+    world_set_fault(hours->bench->world, WORLD_FAULT_NONE, FAULT_MS);
+    hours->n_bad += n_lost_max > ROUNDS_TO_RECOVER;
+}
+
+static const char *const fault_names[WORLD_FAULT_COUNT] = {
+#define X(id, text) [WORLD_FAULT_##id] = text,
+    WORLD_FAULT_LIST(X)
+#undef X
+};
+
+/* Every mode at one instrument; the number of things that went wrong. */
+static int all_hours(const char *model, bool is_line, uint64_t seed)
+{
+    struct bench bench;
+    struct random random = {.state = seed};
+    int64_t t_ns = NS_PER_S;
+    int n_bad = 0;
+    bench_start(&bench, model, is_line);
+    struct membrane_settings settings = {.driver = model,
+                                         .address = bench.address,
+                                         .unit_id = 1,
+                                         .full_scale_bar = 200,
+                                         .membrane_bar_max = 150,
+                                         .answer_ms = ANSWER_MS};
+    for (int fault = WORLD_FAULT_NONE; fault < WORLD_FAULT_COUNT; fault++) {
+        struct hours hours = {.bench = &bench, .settings = settings, .fault = (enum world_fault)fault};
+        two_hours_of(&hours, &random, &t_ns);
+        membrane_close(hours.membrane);
+        bool has_failed = hours.n_failed > 0 || fault == WORLD_FAULT_NONE || fault == WORLD_FAULT_STUCK;
+        n_bad += hours.n_bad + !has_failed + (hours.n_read < ROUNDS * 8 / 10);
+        printf("%s %s, %s: %d read, %d failed, %d set points, %d bad\n", model, is_line ? "on a line" : "by TCP",
+               fault_names[fault], hours.n_read, hours.n_failed, hours.n_written, hours.n_bad);
+    }
+    server_end(&bench);
+    world_remove(bench.world, bench.directory);
+    return n_bad;
+}
+
+/* All at once, each in a process of its own: most of it is waiting. */
+static void two_hours_of_random_faults(void **state)
+{
+    (void)state;
+    const char *given = getenv("SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_wall_ns();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    pid_t children[6];
+    for (int i = 0; i < 6; i++) {
+        fflush(stdout);
+        children[i] = fork();
+        if (children[i] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGTERM);
+            int n_bad = all_hours(models[i / 2], i % 2, seed + (uint64_t)i);
+            fflush(stdout);
+            _exit(n_bad > 0);
+        }
+    }
+    for (int i = 0; i < 6; i++) {
+        int status;
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            fail_msg("%s: see above", models[i / 2]);
+    }
+}
+
 static void server_stays_on_loopback(void **state)
 {
     (void)state;
@@ -587,6 +841,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(late_answer_is_never_current, device_start, device_end),
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(drives_every_simulated_server),
+        cmocka_unit_test(a_stale_answer_is_the_trap_that_it_is_said_to_be),
+        cmocka_unit_test(recovery_by_libmodbus_hangs),
+        cmocka_unit_test(two_hours_of_random_faults),
         cmocka_unit_test(server_stays_on_loopback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -169,6 +169,13 @@ def exercise(name, pace, address):
     check(name + ": a set point is written", (seen := driver.ask("setpoint 12.345")) == "OK", seen)
     check(name + ": once, as the manual has it", pace.written[before:] == [":SOUR:PRES 12.345000"], pace.written)
     before = len(pace.written)
+    pace.values[":SOUR:PRES"] = "20.000000"
+    check(name + ": a set point of somebody else is not written over", (seen := driver.ask("setpoint 12.4")) == "ERR_STATE "
+          "membrane controller: its set point was changed from 12.345 to 20 bar by somebody else; nothing was written", seen)
+    check(name + ": nothing was", len(pace.written) == before, pace.written[before:])
+    check(name + ": after a look at it", driver.ask("read").split()[1] == "20")
+    check(name + ": it is", (seen := driver.ask("setpoint 12.345")) == "OK", seen)
+    before = len(pace.written)
     check(name + ": a slew is written", (seen := driver.ask("slew 4")) == "OK", seen)
     check(name + ": linear, without overshoot, not faster than asked", pace.written[before:] == [
         ":SOUR:PRES:SLEW:OVER 0", ":SOUR:PRES:SLEW 0.066666", ":SOUR:PRES:SLEW:MODE LIN"], pace.written[before:])
