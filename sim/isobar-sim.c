@@ -426,7 +426,7 @@ static int run_fault(const struct options *options, const char *name)
     }
     if (world_open(&world, options->directory, &err))
         return fail(&err);
-    world_set_fault(world, fault, FAULT_MS);
+    world_set_fault(world, fault, FAULT_MS, 1.0);
     world_close(world);
     return 0;
 }

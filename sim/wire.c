@@ -64,7 +64,8 @@ static bool answer(struct wire *wire, int fd, uint8_t *bytes, size_t n_bytes)
     uint8_t right[WIRE_ANSWER_MAX];
     size_t n_right = n_bytes;
     memcpy(right, bytes, n_bytes);
-    switch (state.membrane_fault) {
+    bool is_spared = state.membrane_fault != WORLD_FAULT_NONE && random_uniform(&wire->random) > state.fault_fraction;
+    switch (is_spared ? WORLD_FAULT_NONE : state.membrane_fault) {
     case WORLD_FAULT_OFF:
         return true;
     case WORLD_FAULT_GARBAGE:

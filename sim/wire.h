@@ -10,6 +10,8 @@
  *   delayed       the answer comes 1.3 s late
  *   intermittent  three answers in ten are lost, and of these every third takes the connection with it
  *
+ * Each befalls a stated fraction of the answers; from isobar-sim, all of them.
+ *
  * (stuck, the last, is the instrument's own: its sensor shows the same value for ever.)
  */
 #ifndef SIM_WIRE_H

@@ -56,6 +56,7 @@ struct world_state {
     struct world_ruby ruby;
     enum world_fault membrane_fault;
     int fault_ms;            /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
+    double fault_fraction;   /* of the answers that it befalls */
     int64_t n_membrane_told; /* commands the membrane controller has taken */
 };
 
@@ -83,7 +84,7 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
 /* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
 void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
 /* What fails from now on at the membrane controller; set while everything runs (isobar-sim fault only). */
-void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms);
+void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms, double fault_fraction);
 /* False when `name` is none of the list. */
 bool world_find_fault(const char *name, enum world_fault *ret_fault);
 void world_lock_cell(struct world *world, bool is_locked);
