@@ -107,6 +107,7 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     interlock->current_ma_resume = 1.2 * beamline->ring.current_ma_min;
     interlock->beam_settle_s = 10.0;
     interlock->pressure_gpa_max = plan->cell.pressure_gpa_max;
+    interlock->membrane_bar_per_s_max = beamline->membrane.slew_bar_per_min_max / 60.0;
     struct access_settings *access = &ret_settings->access;
     access->is_between_scans = strcmp(beamline->ruby.ruby_access, "between_scans") == 0;
     access->settle_s = beamline->ruby.settle_s;
@@ -149,6 +150,8 @@ static uint32_t standing_reasons(const struct core *core)
         reasons &= ~(uint32_t)(HOLD_DETECTOR_LINK | HOLD_BEAM);
     if (present_step(core)->kind == PLAN_UNLOAD || present_step(core)->kind == PLAN_DEFLATE)
         reasons &= ~(uint32_t)HOLD_PRESSURE_LIMIT; /* the ways back below it */
+    if (present_step(core)->kind == PLAN_DEFLATE)
+        reasons &= ~(uint32_t)(HOLD_MEMBRANE_FOREIGN | HOLD_MEMBRANE_BURST | HOLD_MEMBRANE_SUPPLY); /* by hand */
     return reasons;
 }
 
@@ -294,6 +297,7 @@ static void advance_preloaded(struct core *core, struct core_actions *actions, u
 /* Readings count from the moment the membrane is known to be empty. */
 static void advance_deflated(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
+    interlock_forget_membrane(&core->interlock);
     bool is_known = (reasons & (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE)) == 0;
     core->is_empty = is_known && core->membrane_bar < (core->is_empty ? EMPTY_BAR_LEAVE : EMPTY_BAR);
     if (!core->is_empty) {
@@ -400,7 +404,7 @@ static void drive_membrane(struct core *core, struct core_actions *actions, uint
     core->is_holding = core->is_holding || must_hold;
     end_hold(core, must_hold);
     authorise_range(core, actions);
-    if (has_reading && !(reasons & (HOLD_MEMBRANE_LINK | HOLD_MEMBRANE_STALE))) {
+    if (has_reading && !(reasons & HOLD_REASONS_HANDS_OFF)) {
         loading_step(loading, core->now_ns, core->membrane_bar, core->authorised_bar_min, core->authorised_bar_max);
         command_setpoint(core, actions);
         end_hold(core, must_hold);
@@ -413,12 +417,13 @@ static void advance_loading(struct core *core, struct core_actions *actions, uin
 {
     const struct loading *loading = &core->loading;
     bool must_hold = (reasons & HOLD_REASONS_PRESSURE) != 0 || core->is_stopping;
+    bool is_hands_off = (reasons & (HOLD_MEMBRANE_FOREIGN | HOLD_MEMBRANE_BURST)) != 0;
     show_reasons(core, actions, reasons, !must_hold);
     drive_membrane(core, actions, reasons, has_reading);
     show_loading_state(core, actions);
     if (loading->state == LOADING_DONE)
         next_step(core, actions);
-    else if (core->is_stopping && (loading->state == LOADING_HELD || core->is_stop_urgent))
+    else if (core->is_stopping && (loading->state == LOADING_HELD || core->is_stop_urgent || is_hands_off))
         finish(core, actions, true);
 }
 
@@ -640,6 +645,8 @@ static void observe(struct core *core, struct core_actions *actions, const struc
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
         core->membrane_bar = event->value[0];
+        if (event->integer[0] != 0)
+            core->setpoint_bar = NAN; /* whatever it holds, it is not what it was told */
         break;
     case EVENT_MEMBRANE_FOUND:
         core->setpoint_bar = NAN; /* whatever it was told before is asked for again */
@@ -680,6 +687,10 @@ void core_step(struct core *core, const struct event *event, struct core_actions
         core->interlock.journal_failed = true;
     step_access(core, ret_actions);
     uint32_t reasons = standing_reasons(core);
+    bool is_burst = (reasons & HOLD_MEMBRANE_BURST) != 0;
+    if (is_burst && !core->is_burst_told)
+        add(ret_actions, ACTION_VALVES_SHUT);
+    core->is_burst_told = is_burst;
     switch (core->phase) {
     case CORE_WAITING:
         advance_waiting(core, ret_actions, reasons);

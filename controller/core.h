@@ -101,7 +101,8 @@ struct core {
     double authorised_bar_min, authorised_bar_max;
     bool has_authority; /* the range above stands in the journal */
     uint32_t reasons_shown;
-    bool is_holding; /* the pressure change is held */
+    bool is_burst_told; /* the valves were told to shut */
+    bool is_holding;    /* the pressure change is held */
     bool is_stopping;
     bool is_stop_urgent; /* asked for twice: ends without a retreat */
     int32_t n_readings;  /* accepted ruby readings of this phase */

@@ -12,8 +12,9 @@
 
 enum event_kind {
     EVENT_TICK,
-    EVENT_MEMBRANE,      /* value: membrane_bar, membrane_bar_setpoint, capacity_bar */
-    EVENT_MEMBRANE_LOST, /* text: the driver's sentence */
+    EVENT_MEMBRANE,      /* value: membrane_bar, membrane_bar_setpoint, capacity_bar, supply_bar (0: not known);
+                            integer: bits of enum event_membrane; text: what they mean, when there are any */
+    EVENT_MEMBRANE_LOST, /* text: the driver's sentence; integer: its ERR_* */
     EVENT_MEMBRANE_FOUND,
     EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began */
     EVENT_RUBY_REJECTED, /* text: why; integer: t_ns when the exposure began */
@@ -35,6 +36,9 @@ enum event_kind {
     EVENT_ACCESS_FOUND,
     EVENT_KIND_COUNT
 };
+
+/* What was seen at the membrane controller that was not our doing; the changes since the last reading. */
+enum event_membrane { MEMBRANE_SETPOINT_CHANGED = 1, MEMBRANE_SLEW_CHANGED = 2, MEMBRANE_NOT_FOLLOWING = 4 };
 
 enum event_command { COMMAND_HOLD = 1, COMMAND_RESUME, COMMAND_STOP };
 
@@ -66,6 +70,7 @@ enum action_kind {
     ACTION_ACCESS,      /* integer: enum access_move */
     ACTION_DRIFT, /* integer: step_index, direction of the correction that begins (0: none); value: projected departure
                    * of the isobar's end from its start and its sigma, GPa; slope, GPa/s */
+    ACTION_VALVES_SHUT, /* of the membrane controller, at once: it has burst */
     ACTION_KIND_COUNT
 };
 

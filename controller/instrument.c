@@ -23,9 +23,10 @@ static void back_off(struct instrument_context *context, int wall_ms)
         nanosleep(&slice, NULL);
 }
 
-static void post(struct instrument *instrument, enum event_kind kind, const char *text)
+static void post(struct instrument *instrument, enum event_kind kind, const struct err *err)
 {
-    struct event event = inbox_event(kind, text);
+    struct event event = inbox_event(kind, err ? err->message : NULL);
+    event.integer[0] = err ? err->code : 0;
     while (!inbox_post(instrument->context->inbox, &event) && !instrument->context->is_ended)
         back_off(instrument->context, 20); /* the state of a link must not get lost in a full inbox */
 }
@@ -50,7 +51,7 @@ static void *run(void *argument)
         if (instrument->context->is_ended)
             break;
         if (!is_loss_told)
-            post(instrument, class->lost, err.message);
+            post(instrument, class->lost, &err);
         is_loss_told = true;
         back_off(instrument->context, wall_ms);
         wall_ms = 2 * wall_ms < BACK_OFF_MS_MAX ? 2 * wall_ms : BACK_OFF_MS_MAX;

@@ -3,7 +3,13 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "controller/event.h"
+
+#define BURST_BAR 1.0         /* more than noise, regulation and a step of the leash together */
+#define BURST_READINGS 2      /* one reading may be wrong */
+#define SUPPLY_BAR_MARGIN 1.0 /* a regulator needs some to regulate */
+#define SUPPLY_BAR_LEAVE 2.0
 
 struct reason_text {
     uint32_t bit;
@@ -50,17 +56,61 @@ static void observe_beam(struct interlock *interlock, const struct event *event)
         interlock->beam_ok = true;
 }
 
+/* A membrane falls faster than it is ever driven when it has burst, or its line. */
+static void observe_drop(struct interlock *interlock, const struct event *event)
+{
+    double bar_per_s_max = interlock->settings.membrane_bar_per_s_max;
+    double elapsed_s = s_from_ns(event->t_ns - interlock->membrane_before_t_ns);
+    double drop_bar = interlock->membrane_bar_before - event->value[0];
+    bool has_before = interlock->membrane_before_t_ns != 0;
+    if (bar_per_s_max > 0.0 && has_before && drop_bar > BURST_BAR + 2.0 * bar_per_s_max * elapsed_s) {
+        interlock->membrane_burst = interlock->membrane_burst || ++interlock->n_dropped >= BURST_READINGS;
+        return;
+    }
+    interlock->n_dropped = 0;
+    interlock->membrane_bar_before = event->value[0];
+    interlock->membrane_before_t_ns = event->t_ns;
+}
+
+static void observe_membrane(struct interlock *interlock, const struct event *event)
+{
+    double margin_bar = interlock->supply_low ? SUPPLY_BAR_LEAVE : SUPPLY_BAR_MARGIN;
+    double supply_bar = event->value[3]; /* 0: not known */
+    interlock->membrane_t_ns = event->t_ns;
+    interlock->membrane_astray = (event->integer[0] & MEMBRANE_NOT_FOLLOWING) != 0;
+    if (event->integer[0] & (MEMBRANE_SETPOINT_CHANGED | MEMBRANE_SLEW_CHANGED))
+        interlock->membrane_foreign = true;
+    interlock->supply_low = supply_bar != 0.0 && !(supply_bar >= event->value[1] + margin_bar);
+    observe_drop(interlock, event);
+}
+
+/* The operator has seen it: what stands now is the new beginning. */
+static void resume(struct interlock *interlock)
+{
+    interlock->journal_failed = interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
+    interlock_forget_membrane(interlock);
+}
+
+void interlock_forget_membrane(struct interlock *interlock)
+{
+    interlock->membrane_foreign = interlock->membrane_burst = false;
+    interlock->n_dropped = 0;
+    interlock->membrane_before_t_ns = 0;
+}
+
 void interlock_observe(struct interlock *interlock, const struct event *event)
 {
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
-        interlock->membrane_t_ns = event->t_ns;
+        observe_membrane(interlock, event);
         break;
     case EVENT_MEMBRANE_LOST:
         interlock->membrane_found = false;
+        interlock->membrane_refused = event->integer[0] == ERR_STATE;
         break;
     case EVENT_MEMBRANE_FOUND:
         interlock->membrane_found = true;
+        interlock->membrane_refused = false;
         break;
     case EVENT_RUBY:
         observe_ruby(interlock, event);
@@ -93,7 +143,7 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
         interlock->operator_hold =
             event->integer[0] == COMMAND_HOLD || (interlock->operator_hold && event->integer[0] != COMMAND_RESUME);
         if (event->integer[0] == COMMAND_RESUME)
-            interlock->journal_failed = interlock->stalled = interlock->at_limit = interlock->scan_exhausted = false;
+            resume(interlock);
         break;
     case EVENT_TICK:
     case EVENT_SCAN_STARTED:
@@ -144,6 +194,12 @@ uint32_t interlock_reasons(const struct interlock *interlock, int64_t now_ns)
         reasons |= HOLD_PRESSURE_LIMIT;
     if (interlock->journal_failed)
         reasons |= HOLD_JOURNAL;
+    if (interlock->membrane_burst)
+        reasons |= HOLD_MEMBRANE_BURST;
+    if (interlock->membrane_foreign || interlock->membrane_astray || interlock->membrane_refused)
+        reasons |= HOLD_MEMBRANE_FOREIGN;
+    if (interlock->supply_low)
+        reasons |= HOLD_MEMBRANE_SUPPLY;
     if (!interlock->membrane_found)
         reasons |= HOLD_MEMBRANE_LINK;
     else if (is_stale(interlock->membrane_t_ns, now_ns, settings->membrane_stale_s))

@@ -28,7 +28,7 @@
 
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
-        *correction;
+        *correction, *membrane;
     double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
@@ -40,6 +40,7 @@ static const char usage_text[] =
     "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
     "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua] [--ruby-access always|between_scans]\n"
+    "           [--membrane bronkhorst|alicat|pace]\n"
     "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
@@ -171,7 +172,8 @@ static int command_rehearse(const struct options *options, const char *path)
                                           .directory = options->directory ? options->directory : "build/rehearsal",
                                           .cell_path = options->cell,
                                           .seed = drawn % 1000000,
-                                          .ruby_access = options->ruby_access};
+                                          .ruby_access = options->ruby_access,
+                                          .membrane = options->membrane};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -366,6 +368,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"scales", no_argument, NULL, 'S'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
+                                                 {"membrane", required_argument, NULL, 'm'},
                                                  {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -430,6 +433,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
         case 'S':
             ret_options->wants_scales = 1;
             break;
+        case 'm':
+            ret_options->membrane = optarg;
+            if (strcmp(optarg, "bronkhorst") != 0 && strcmp(optarg, "alicat") != 0 && strcmp(optarg, "pace") != 0) {
+                fprintf(stderr, "isobar: --membrane %s refused: bronkhorst, alicat or pace\n", optarg);
+                return 2;
+            }
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -442,8 +452,11 @@ static int parse(int argc, char **argv, struct options *ret_options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {
-        .scale = "ruby2020", .lambda0_nm = 694.25, .temperature_k_zero = 296, .ruby_access = "always"};
+    struct options options = {.scale = "ruby2020",
+                              .lambda0_nm = 694.25,
+                              .temperature_k_zero = 296,
+                              .ruby_access = "always",
+                              .membrane = "bronkhorst"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;

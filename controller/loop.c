@@ -127,7 +127,8 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_JOURNAL, EVENT_JOURNAL_FAILED},      {HOLD_MEMBRANE_LINK, EVENT_MEMBRANE_LOST},
         {HOLD_RUBY_LINK, EVENT_SPECTROMETER_LOST}, {HOLD_RUBY_REJECTED, EVENT_RUBY_REJECTED},
         {HOLD_DETECTOR_LINK, EVENT_DETECTOR_LOST}, {HOLD_SCAN, EVENT_SCAN_FAILED},
-        {HOLD_RUBY_ACCESS, EVENT_ACCESS_LOST},     {HOLD_RUBY_ACCESS, EVENT_ACCESS},
+        {HOLD_MEMBRANE_FOREIGN, EVENT_MEMBRANE},   {HOLD_RUBY_ACCESS, EVENT_ACCESS_LOST},
+        {HOLD_RUBY_ACCESS, EVENT_ACCESS},
     };
     interlock_sentence(reasons, ret_text, (int32_t)size);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
@@ -407,6 +408,9 @@ static void execute(struct loop *loop, const struct action *action)
         break;
     case ACTION_ACCESS:
         access_link_move(loop->access, (enum access_move)action->integer[0]);
+        break;
+    case ACTION_VALVES_SHUT:
+        membrane_link_shut(loop->membrane);
         break;
     case ACTION_KIND_COUNT:
         break;

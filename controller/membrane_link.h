@@ -1,5 +1,7 @@
 /* The membrane controller's thread: reads it five times per ruby cadence, writes the newest set point and slew asked
- * for. A set point that was under way when the link failed is not repeated: the core asks again after it has read back.
+ * for. It notices what was changed at the controller and not by it: set point and slew against what was last read or
+ * written, also over a loss of the link. A set point that was under way when the link failed is not repeated: the core
+ * asks again after it has read back.
  */
 #ifndef CONTROLLER_MEMBRANE_LINK_H
 #define CONTROLLER_MEMBRANE_LINK_H
@@ -14,6 +16,8 @@ struct membrane_link *membrane_link_start(const struct beamline_membrane *settin
                                           struct store *store);
 void membrane_link_setpoint(struct membrane_link *link, double membrane_bar_setpoint);
 void membrane_link_slew(struct membrane_link *link, double slew_bar_per_min);
+/* Shuts the valves before anything else is written, and again after a loss until it is done. */
+void membrane_link_shut(struct membrane_link *link);
 void membrane_link_join(struct membrane_link *link);
 
 #endif

@@ -1,259 +1,204 @@
 #include "drivers/membrane.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <math.h>
-#include <modbus.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "drivers/address.h"
-#include "drivers/elpress.h"
+#include "drivers/membrane_class.h"
 
-#define ANSWER_S_MAX 1           /* field reports: 0.5 s loses one answer in 200, 0.6 s none */
-#define CAPACITY_BAR_MAX 1000.0  /* no membrane line is built for more */
-#define MEASURE_OVERRANGE 1.3107 /* the raw scale ends at 41942 / 32000 of full scale */
-#define SETPOINT_STEPS 32000.0   /* of full scale: what the device may round to */
+#define OVERRANGE 1.3107       /* of full scale: where the raw scale of an EL-PRESS ends, and beyond any other's */
+#define SETPOINT_STEPS 32000.0 /* of full scale: what a device may round to */
 
 struct membrane {
-    modbus_t *modbus; /* NULL while the link is down */
-    struct address address;
-    int unit_id;
-    double capacity_bar;
+    const struct membrane_class *class;
+    void *device; /* NULL while the link is down */
+    struct membrane_settings settings;
+    char address[128];
+    double capacity_bar; /* 0: not known yet */
+    double supply_bar;   /* as last read; NaN: not known */
+    double known_bar;    /* set point as last read or written; NaN: not known */
 };
 
-static void link_close(struct membrane *membrane)
-{
-    if (!membrane->modbus)
-        return;
-    modbus_close(membrane->modbus);
-    modbus_free(membrane->modbus);
-    membrane->modbus = NULL;
-}
+static const struct membrane_class *const classes[] = {&membrane_elpress_class, &membrane_alicat_class,
+                                                       &membrane_pace_class};
 
-/* Names a failure by errno, closes the link. */
-static int link_fail(struct membrane *membrane, const char *what, const char *name, struct err *err)
+/* A device that failed, or that we do not trust, is left alone. */
+static int leave(struct membrane *membrane, int code)
 {
-    int failure = errno;
-    link_close(membrane);
-    const char *place = membrane->address.place;
-    int port = membrane->address.port;
-    if (failure == ETIMEDOUT || failure == EINPROGRESS)
-        return err_set(err, ERR_TIMEOUT,
-                       "membrane controller at %s:%d: no answer within %d s (%s %s); check its power and cable", place,
-                       port, ANSWER_S_MAX, what, name);
-    if (failure > MODBUS_ENOBASE && failure <= EMBXGTAR)
-        return err_set(err, ERR_REFUSED, "membrane controller at %s:%d refused: %s %s: %s; check unit number and model",
-                       place, port, what, name, modbus_strerror(failure));
-    if (failure > EMBXGTAR)
-        return err_set(err, ERR_PROTOCOL,
-                       "membrane controller at %s:%d: answer not understood (%s %s): %s; link closed", place, port,
-                       what, name, modbus_strerror(failure));
-    return err_set(err, ERR_LINK, "membrane controller at %s:%d: link lost (%s %s): %s; check its power and cable",
-                   place, port, what, name, modbus_strerror(failure));
-}
-
-static int refuse(struct membrane *membrane, int code) /* after err_set: a device we do not trust is left alone */
-{
-    link_close(membrane);
+    if (membrane->device)
+        membrane->class->close(membrane->device);
+    membrane->device = NULL;
     return code;
 }
 
-static int registers_read(struct membrane *membrane, enum elpress_parameter parameter, uint16_t *ret_registers,
-                          struct err *err)
+static int identity_check(const struct membrane *membrane, const struct membrane_identity *identity, struct err *err)
 {
-    const struct elpress_register *r = &elpress_registers[parameter];
-    if (modbus_read_registers(membrane->modbus, r->address, r->n_registers, ret_registers) != r->n_registers)
-        return link_fail(membrane, "reading", r->name, err);
-    return 0;
-}
-
-static int integer_read(struct membrane *membrane, enum elpress_parameter parameter, int *ret_value, struct err *err)
-{
-    uint16_t word;
-    int code = registers_read(membrane, parameter, &word, err);
-    if (code)
-        return code;
-    const struct elpress_register *r = &elpress_registers[parameter];
-    if (r->type == ELPRESS_U8 && word > 255) {
-        err_set(err, ERR_DATA,
-                "membrane controller: %s reads %u, expected a byte; this is not the register map of an EL-PRESS",
-                r->name, word);
-        return refuse(membrane, ERR_DATA);
-    }
-    *ret_value = word;
-    return 0;
-}
-
-/* A float of the map within [min, max]: NaN and infinities are refused. */
-static int float_read(struct membrane *membrane, enum elpress_parameter parameter, double min, double max,
-                      double *ret_value, struct err *err)
-{
-    uint16_t words[2];
-    int code = registers_read(membrane, parameter, words, err);
-    if (code)
-        return code;
-    double value = elpress_unpack_float(words);
-    if (!(value >= min && value <= max)) {
-        err_set(
+    const struct membrane_settings *settings = &membrane->settings;
+    double capacity_bar = identity->capacity_bar;
+    if (!(capacity_bar >= 1 && capacity_bar <= MEMBRANE_CAPACITY_BAR_MAX))
+        return err_set(
             err, ERR_DATA,
-            "membrane controller: %s reads %g bar, expected %g to %g; reading refused; check the sensor and the model",
-            elpress_registers[parameter].name, value, min, max);
-        return refuse(membrane, ERR_DATA);
-    }
-    *ret_value = value;
+            "membrane controller: full scale reads %g bar, expected 1 to %g; not driven; check the model and "
+            "its unit",
+            capacity_bar, MEMBRANE_CAPACITY_BAR_MAX);
+    if (membrane->capacity_bar > 0 && membrane->capacity_bar != capacity_bar)
+        return err_set(err, ERR_DATA,
+                       "membrane controller: full scale changed from %g to %g bar; not driven; is it another device?",
+                       membrane->capacity_bar, capacity_bar);
+    if (!(settings->membrane_bar_max <= capacity_bar))
+        return err_set(
+            err, ERR_STATE,
+            "membrane controller: full scale %g bar does not reach membrane_bar_max %g bar; not driven; lower "
+            "membrane_bar_max in the beamline file, or connect the controller that was meant",
+            capacity_bar, settings->membrane_bar_max);
+    if (settings->slew_bar_per_min_max > 0 && !(identity->slew_bar_per_min_min <= settings->slew_bar_per_min_max))
+        return err_set(
+            err, ERR_STATE,
+            "membrane controller: its slowest slew is %g bar/min, above slew_bar_per_min_max %g; not driven; "
+            "raise slew_bar_per_min_max in the beamline file if the cell stands it, or use a controller of "
+            "smaller range",
+            identity->slew_bar_per_min_min, settings->slew_bar_per_min_max);
     return 0;
-}
-
-static int unit_check(struct membrane *membrane, struct err *err)
-{
-    uint16_t words[ELPRESS_REGISTERS_MAX];
-    char unit[2 * ELPRESS_REGISTERS_MAX + 1];
-    int code = registers_read(membrane, ELPRESS_CAPACITY_UNIT, words, err);
-    if (code)
-        return code;
-    elpress_unpack_string(words, elpress_registers[ELPRESS_CAPACITY_UNIT].n_registers, unit);
-    if (strcmp(unit, "bar") == 0)
-        return 0;
-    for (char *c = unit; *c; c++)
-        if (*c < ' ' || *c > '~')
-            *c = '?';
-    err_set(err, ERR_DATA,
-            "membrane controller works in \"%s\", expected \"bar\"; nothing was written; set its capacity unit to bar",
-            unit);
-    return refuse(membrane, ERR_DATA);
-}
-
-static int mode_check(struct membrane *membrane, struct err *err)
-{
-    int mode;
-    int code = integer_read(membrane, ELPRESS_CONTROL_MODE, &mode, err);
-    if (code || mode == ELPRESS_MODE_DIGITAL)
-        return code;
-    err_set(err, ERR_STATE,
-            "membrane controller is in control mode %d, expected %d (digital); nothing was written; give it back to "
-            "the bus "
-            "at its panel",
-            mode, ELPRESS_MODE_DIGITAL);
-    return refuse(membrane, ERR_STATE);
-}
-
-static int identity_check(struct membrane *membrane, struct err *err)
-{
-    double zero_bar;
-    int alarm_mode, code;
-    if ((code = unit_check(membrane, err)) ||
-        (code = float_read(membrane, ELPRESS_CAPACITY, 1, CAPACITY_BAR_MAX, &membrane->capacity_bar, err)) ||
-        (code = float_read(membrane, ELPRESS_CAPACITY_ZERO, 0, 0, &zero_bar, err)) ||
-        (code = integer_read(membrane, ELPRESS_ALARM_SETPOINT_MODE, &alarm_mode, err)))
-        return code;
-    if (alarm_mode == 0)
-        return 0;
-    err_set(err, ERR_STATE,
-            "membrane controller would move to a set point of its own on an alarm (alarm set point mode %d, expected "
-            "0); switch "
-            "that off",
-            alarm_mode);
-    return refuse(membrane, ERR_STATE);
 }
 
 /* A link that stands and a device that was checked on it. */
 static int link_open(struct membrane *membrane, struct err *err)
 {
-    if (membrane->modbus)
+    if (membrane->device)
         return 0;
-    char service[8];
-    snprintf(service, sizeof service, "%d", membrane->address.port);
-    membrane->modbus = modbus_new_tcp_pi(membrane->address.place, service);
-    if (!membrane->modbus)
-        return err_set(err, ERR_ARG, "membrane controller address %s refused", membrane->address.place);
-    /* Recovery stays off: libmodbus would repeat a request for ever on a broken link. Without a byte timeout the
-     * response timeout bounds the whole answer, however slowly it drips. */
-    modbus_set_error_recovery(membrane->modbus, MODBUS_ERROR_RECOVERY_NONE);
-    modbus_set_response_timeout(membrane->modbus, ANSWER_S_MAX, 0);
-    modbus_set_byte_timeout(membrane->modbus, 0, 0);
-    modbus_set_slave(membrane->modbus, membrane->unit_id);
-    if (modbus_connect(membrane->modbus) != 0)
-        return link_fail(membrane, "connecting to", "it", err);
-    return identity_check(membrane, err);
+    struct membrane_identity identity;
+    int code = membrane->class->open(&membrane->device, &membrane->settings, &identity, err);
+    if (code)
+        return code;
+    if ((code = identity_check(membrane, &identity, err)))
+        return leave(membrane, code);
+    membrane->capacity_bar = identity.capacity_bar;
+    return 0;
 }
 
-int membrane_open(struct membrane **ret_membrane, const char *address, int unit_id, struct err *err)
+static bool is_within(double value, double min, double max) { return value >= min && value <= max; }
+
+/* What no such device can have measured is refused: NaN, infinities, values out of all range. */
+static int reading_check(const struct membrane *membrane, const struct membrane_reading *reading, struct err *err)
 {
-    struct membrane fresh = {.unit_id = unit_id};
-    int code = address_parse(&fresh.address, address, err);
-    if (code)
-        return err_prefix(err, "membrane controller");
-    if (fresh.address.kind != ADDRESS_TCP || unit_id < 1 || unit_id > 247)
-        return err_set(err, ERR_ARG,
-                       "membrane controller %s, unit %d refused: expected tcp:HOST:PORT and unit 1 to 247", address,
-                       unit_id);
-    if ((code = link_open(&fresh, err)) || (code = mode_check(&fresh, err)))
-        return code;
+    double capacity_bar = membrane->capacity_bar, over_bar = OVERRANGE * capacity_bar;
+    if (reading->capacity_bar != capacity_bar)
+        return err_set(err, ERR_DATA,
+                       "membrane controller: full scale changed from %g to %g bar; link closed; is it another device?",
+                       capacity_bar, reading->capacity_bar);
+    const struct {
+        const char *name;
+        double value, min, max;
+    } values[] = {{"measured pressure", reading->membrane_bar, capacity_bar - over_bar, over_bar},
+                  {"set point", reading->membrane_bar_setpoint, 0, capacity_bar},
+                  {"supply", isnan(reading->supply_bar) ? 0 : reading->supply_bar, -MEMBRANE_CAPACITY_BAR_MAX,
+                   MEMBRANE_CAPACITY_BAR_MAX}};
+    for (int i = 0; i < 3; i++)
+        if (!is_within(values[i].value, values[i].min, values[i].max))
+            return err_set(err, ERR_DATA,
+                           "membrane controller: %s reads %g bar, expected %g to %g; reading refused; check the sensor "
+                           "and the model",
+                           values[i].name, values[i].value, values[i].min, values[i].max);
+    if (!(reading->slew_bar_per_min >= 0))
+        return err_set(
+            err, ERR_DATA,
+            "membrane controller: slew reads %g bar/min, expected 0 or more; reading refused; check the model",
+            reading->slew_bar_per_min);
+    return 0;
+}
+
+int membrane_open(struct membrane **ret_membrane, const struct membrane_settings *settings, struct err *err)
+{
+    struct membrane fresh = {.settings = *settings, .supply_bar = NAN, .known_bar = NAN};
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+        if (strcmp(classes[i]->driver, settings->driver) == 0)
+            fresh.class = classes[i];
+    if (!fresh.class)
+        return err_set(err, ERR_ARG, "membrane controller driver \"%s\" refused: expected bronkhorst, alicat or pace",
+                       settings->driver);
+    if (strlen(settings->address) >= sizeof fresh.address)
+        return err_set(err, ERR_ARG, "membrane controller address \"%s\" refused: too long", settings->address);
     struct membrane *membrane = malloc(sizeof *membrane);
     assert(membrane);
     *membrane = fresh;
-    *ret_membrane = membrane;
-    return 0;
+    snprintf(membrane->address, sizeof membrane->address, "%s", settings->address);
+    membrane->settings.address = membrane->address;
+    membrane->settings.driver = membrane->class->driver;
+    if (membrane->settings.answer_ms == 0)
+        membrane->settings.answer_ms = MEMBRANE_ANSWER_MS;
+    int code = link_open(membrane, err);
+    if (code)
+        free(membrane);
+    else
+        *ret_membrane = membrane;
+    return code;
 }
 
 int membrane_read(struct membrane *membrane, struct membrane_reading *ret_reading, struct err *err)
 {
     struct membrane_reading reading;
-    int code, alarm, slope;
-    if ((code = link_open(membrane, err)) || (code = unit_check(membrane, err)) ||
-        (code = float_read(membrane, ELPRESS_CAPACITY, 1, CAPACITY_BAR_MAX, &reading.capacity_bar, err)))
+    int code = link_open(membrane, err);
+    if (code)
         return code;
-    if (reading.capacity_bar != membrane->capacity_bar) {
-        err_set(err, ERR_DATA,
-                "membrane controller: full scale changed from %g to %g bar; link closed; is it another device?",
-                membrane->capacity_bar, reading.capacity_bar);
-        return refuse(membrane, ERR_DATA);
-    }
-    double over_bar = MEASURE_OVERRANGE * reading.capacity_bar, under_bar = reading.capacity_bar - over_bar;
-    if ((code = float_read(membrane, ELPRESS_FMEASURE, under_bar, over_bar, &reading.membrane_bar, err)) ||
-        (code =
-             float_read(membrane, ELPRESS_FSETPOINT, 0, reading.capacity_bar, &reading.membrane_bar_setpoint, err)) ||
-        (code = integer_read(membrane, ELPRESS_SLOPE, &slope, err)) ||
-        (code = integer_read(membrane, ELPRESS_CONTROL_MODE, &reading.control_mode, err)) ||
-        (code = integer_read(membrane, ELPRESS_ALARM_INFO, &alarm, err)))
-        return code;
-    reading.slew_bar_per_min = elpress_rate_from_slope(slope, reading.capacity_bar);
-    reading.alarm = (unsigned)alarm;
+    if ((code = membrane->class->read(membrane->device, &reading, err)) ||
+        (code = reading_check(membrane, &reading, err)))
+        return leave(membrane, code);
+    membrane->supply_bar = reading.supply_bar;
+    membrane->known_bar = reading.membrane_bar_setpoint;
     *ret_reading = reading;
     return 0;
 }
 
+static double setpoint_tolerance_bar(const struct membrane *membrane)
+{
+    return membrane->capacity_bar / SETPOINT_STEPS;
+}
+
+/* Between a reading and a write somebody else may have been at the device: that must be seen, not written over. */
+static int foreign_check(struct membrane *membrane, struct err *err)
+{
+    double held_bar;
+    int code = membrane->class->read_setpoint(membrane->device, &held_bar, err);
+    if (code)
+        return leave(membrane, code);
+    if (isnan(membrane->known_bar) || fabs(held_bar - membrane->known_bar) <= 2 * setpoint_tolerance_bar(membrane))
+        return 0;
+    return err_set(err, ERR_STATE,
+                   "membrane controller: its set point was changed from %g to %g bar by somebody else; nothing was "
+                   "written",
+                   membrane->known_bar, held_bar);
+}
+
 int membrane_write_setpoint(struct membrane *membrane, double membrane_bar, struct err *err)
 {
-    if (!(membrane_bar >= 0 && membrane_bar <= CAPACITY_BAR_MAX))
-        return err_set(err, ERR_LIMIT,
-                       "membrane set point %g bar refused: expected 0 to full scale; nothing was written",
-                       membrane_bar);
-    int code;
-    if ((code = link_open(membrane, err)) || (code = unit_check(membrane, err)) || (code = mode_check(membrane, err)))
-        return code;
-    if (!(membrane_bar <= membrane->capacity_bar))
-        return err_set(err, ERR_LIMIT,
-                       "membrane set point %g bar refused: above full scale %g bar; nothing was written", membrane_bar,
-                       membrane->capacity_bar);
-    const struct elpress_register *r = &elpress_registers[ELPRESS_FSETPOINT];
-    uint16_t words[2];
-    elpress_pack_float((float)membrane_bar, words);
-    if (modbus_write_registers(membrane->modbus, r->address, r->n_registers, words) != r->n_registers)
-        return link_fail(membrane, "writing", r->name, err);
-    double held_bar;
-    code = float_read(membrane, ELPRESS_FSETPOINT, 0, membrane->capacity_bar, &held_bar, err);
+    int code = link_open(membrane, err);
     if (code)
-        return err_prefix(err, "membrane set point %g bar was written but not confirmed", membrane_bar);
-    if (!(fabs(held_bar - membrane_bar) <= membrane->capacity_bar / SETPOINT_STEPS)) {
-        err_set(err, ERR_REFUSED,
-                "membrane set point %g bar was written, but the controller holds %g bar; check who else writes to it",
-                membrane_bar, held_bar);
-        return refuse(membrane, ERR_REFUSED);
+        return code;
+    if (!(membrane_bar >= 0 && membrane_bar <= membrane->capacity_bar))
+        return err_set(err, ERR_LIMIT,
+                       "membrane set point %g bar refused: expected 0 to full scale %g bar; nothing was written",
+                       membrane_bar, membrane->capacity_bar);
+    if (membrane_bar > membrane->supply_bar) /* false when the supply is not known */
+        return err_set(err, ERR_LIMIT,
+                       "membrane set point %g bar refused: above the supply %g bar; nothing was written; check the "
+                       "bottle and its regulator",
+                       membrane_bar, membrane->supply_bar);
+    double held_bar;
+    if ((code = foreign_check(membrane, err)))
+        return code;
+    membrane->known_bar = NAN;
+    if ((code = membrane->class->write_setpoint(membrane->device, membrane_bar, &held_bar, err)))
+        return leave(membrane, code);
+    if (!(fabs(held_bar - membrane_bar) <= setpoint_tolerance_bar(membrane))) {
+        code = err_set(err, ERR_REFUSED,
+                       "membrane set point %g bar was written, but the controller holds %g bar; check who else writes "
+                       "to it",
+                       membrane_bar, held_bar);
+        return leave(membrane, code);
     }
+    membrane->known_bar = held_bar;
     return 0;
 }
 
@@ -263,19 +208,25 @@ int membrane_write_slew(struct membrane *membrane, double slew_bar_per_min, stru
         return err_set(err, ERR_LIMIT, "membrane slew %g bar/min refused: expected more than 0; nothing was written",
                        slew_bar_per_min);
     int code = link_open(membrane, err);
+    if (code == 0 && (code = membrane->class->write_slew(membrane->device, slew_bar_per_min, err)))
+        return leave(membrane, code);
+    return code;
+}
+
+int membrane_shut(struct membrane *membrane, struct err *err)
+{
+    struct membrane_reading reading;
+    int code = link_open(membrane, err);
     if (code)
         return code;
-    const struct elpress_register *r = &elpress_registers[ELPRESS_SLOPE];
-    int slope = elpress_slope_from_rate(slew_bar_per_min, membrane->capacity_bar), held;
-    if (modbus_write_register(membrane->modbus, r->address, (uint16_t)slope) != 1)
-        return link_fail(membrane, "writing", r->name, err);
-    code = integer_read(membrane, ELPRESS_SLOPE, &held, err);
-    if (code)
-        return err_prefix(err, "membrane slew %g bar/min was written but not confirmed", slew_bar_per_min);
-    if (held != slope) {
-        err_set(err, ERR_REFUSED, "membrane slew: %d x 0.1 s was written, but the controller holds %d", slope, held);
-        return refuse(membrane, ERR_REFUSED);
-    }
+    if ((code = membrane->class->shut(membrane->device, err)))
+        return leave(membrane, code);
+    if ((code = membrane_read(membrane, &reading, err)))
+        return err_prefix(err, "valves shut, set point not laid");
+    membrane->known_bar = NAN;
+    double membrane_bar = fmin(fmax(reading.membrane_bar, 0), membrane->capacity_bar);
+    if ((code = membrane->class->lay_setpoint(membrane->device, membrane_bar, err)))
+        return leave(membrane, code);
     return 0;
 }
 
@@ -283,6 +234,6 @@ void membrane_close(struct membrane *membrane)
 {
     if (!membrane)
         return;
-    link_close(membrane);
+    leave(membrane, 0);
     free(membrane);
 }

@@ -19,6 +19,8 @@
 #include "base/clock.h"
 #include "drivers/address.h"
 
+#define SILENCE_ROUNDS_MAX 16 /* waits until a line must have fallen silent */
+
 struct transport {
     int fd;
     struct sp_port *port; /* NULL: TCP; else the owner of fd */
@@ -204,6 +206,25 @@ int transport_read_some(struct transport *transport, void *ret_bytes, size_t n_b
         if (moved > 0)
             return (int)moved;
     }
+}
+
+int transport_fall_silent(struct transport *transport, int quiet_ms, struct err *err)
+{
+    for (int i = 0; transport->port && i < SILENCE_ROUNDS_MAX; i++) {
+        char bytes[256];
+        struct err silence = {0};
+        int64_t end_ns = clock_wall_ns() + quiet_ms * NS_PER_MS;
+        int code = transport_read_some(transport, bytes, sizeof bytes, end_ns, &silence);
+        if (code == ERR_TIMEOUT)
+            return 0;
+        if (code < 0)
+            return err_set(err, code, "%s", silence.message);
+    }
+    if (!transport->port)
+        return 0;
+    return err_set(err, ERR_LINK,
+                   "%s does not fall silent; is another program on the line, or is the baud rate another?",
+                   transport->name);
 }
 
 int64_t transport_duration_ns(const struct transport *transport, size_t n_bytes)

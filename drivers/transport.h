@@ -29,6 +29,10 @@ int transport_write_all(struct transport *transport, const void *bytes, size_t n
 int transport_read_some(struct transport *transport, void *ret_bytes, size_t n_bytes_max, int64_t deadline_wall_ns,
                         struct err *err);
 
+/* Discards what comes until nothing has come for `quiet_ms`: the late answers of before. At once on TCP, whose late
+ * answers went to the connection before. Errors: ERR_LINK (hang-up; or it does not fall silent). */
+int transport_fall_silent(struct transport *transport, int quiet_ms, struct err *err);
+
 /* Wall time that `n_bytes` need on this line at its baud rate; 0 on TCP. */
 int64_t transport_duration_ns(const struct transport *transport, size_t n_bytes);
 

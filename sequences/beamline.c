@@ -31,6 +31,8 @@ static const struct record_field MEMBRANE_FIELDS[] = {
     WORD(driver, true, membrane.driver),
     WORD(address, true, membrane.address),
     FIELD(unit_id, RECORD_COUNT, false, membrane.unit_id, 1, 247), /* the unicast addresses of Modbus */
+    FIELD(full_scale_bar, RECORD_PLAIN, false, membrane.full_scale_bar, 1, 1000),
+    WORD(watchdog, false, membrane.watchdog),
     FIELD(membrane_bar_max, RECORD_PLAIN, true, membrane.membrane_bar_max, 1, 250),
     FIELD(slew_bar_per_min_max, RECORD_PLAIN, true, membrane.slew_bar_per_min_max, 0.1, 100),
 };
@@ -150,6 +152,62 @@ static int refuse_fast_clock(const struct beamline *beamline, const char *file, 
                    file, beamline->clock, instrument, address);
 }
 
+static bool address_is_serial(const char *address)
+{
+    const char *baud = strrchr(address, ':');
+    return strncmp(address, "serial:/", 8) == 0 && baud > address + 7 && baud[1] &&
+           strspn(baud + 1, "0123456789") == strlen(baud + 1);
+}
+
+/* An Alicat cannot be asked what it would do when the bus falls silent, nor what its full scale is. */
+static int check_alicat(const struct beamline_membrane *membrane, const char *file, struct err *err)
+{
+    bool is_alicat = strcmp(membrane->driver, "alicat") == 0;
+    if (!is_alicat && (membrane->full_scale_bar != 0 || membrane->watchdog[0]))
+        return err_set(
+            err, ERR_CONFIG,
+            "%s: membrane: full_scale_bar and watchdog are for driver = \"alicat\"; a %s is asked; leave them "
+            "out",
+            file, membrane->driver);
+    if (is_alicat && membrane->full_scale_bar == 0)
+        return err_set(
+            err, ERR_CONFIG,
+            "%s: membrane: missing key 'full_scale_bar': an Alicat cannot be asked for it; give it in bar, and "
+            "set the controller to work in bar",
+            file);
+    if (is_alicat && strcmp(membrane->watchdog, "off") != 0)
+        return err_set(
+            err, ERR_CONFIG,
+            "%s: membrane: expected watchdog = \"off\": an Alicat with its communication watchdog on sets its "
+            "set point to zero when the bus falls silent, and cannot be asked; switch it off at the "
+            "controller, then say so here",
+            file);
+    return 0;
+}
+
+/* A driver that there is, at a TCP port or on a serial line. */
+static int check_membrane(const struct beamline_membrane *membrane, const char *file, struct err *err)
+{
+    static const char *const drivers[] = {"bronkhorst", "alicat", "pace"};
+    const char *driver = NULL;
+    for (int i = 0; i < COUNT_OF(drivers); i++)
+        if (strcmp(membrane->driver, drivers[i]) == 0)
+            driver = drivers[i];
+    if (!driver)
+        return err_set(err, ERR_CONFIG, "%s: membrane: unknown driver \"%s\" (known: bronkhorst, alicat, pace)", file,
+                       membrane->driver);
+    char host[96];
+    int port;
+    bool is_tcp = strncmp(membrane->address, "tcp:", 4) == 0 &&
+                  split_host(membrane->address + 4, host, sizeof host, &port) && port > 0;
+    if (!is_tcp && !address_is_serial(membrane->address))
+        return err_set(err, ERR_CONFIG,
+                       "%s: membrane: address = \"%s\": expected tcp:HOST:PORT or serial:/PATH:BAUD, like "
+                       "\"serial:/dev/ttyUSB0:9600\"",
+                       file, membrane->address);
+    return check_alicat(membrane, file, err);
+}
+
 /* A fast clock must never meet a real instrument. */
 static int check_clock(const struct beamline *beamline, const char *file, struct err *err)
 {
@@ -231,7 +289,7 @@ static int check_ruler(const struct beamline_ruby *ruby, const char *file, struc
 
 static int check_beamline(const struct beamline *beamline, const char *file, struct err *err)
 {
-    int code = check_device(file, "membrane", beamline->membrane.driver, "bronkhorst", beamline->membrane.address, err);
+    int code = check_membrane(&beamline->membrane, file, err);
     if (code == 0)
         code = check_device(file, "spectrometer", beamline->spectrometer.driver, "ocean-optics",
                             beamline->spectrometer.address, err);

@@ -8,9 +8,11 @@
 #include "base/err.h"
 
 struct beamline_membrane {
-    char driver[24];             /* "bronkhorst" */
-    char address[96];            /* "tcp:HOST:PORT" */
+    char driver[24];             /* "bronkhorst", "alicat" or "pace" */
+    char address[96];            /* "tcp:HOST:PORT" or "serial:PATH:BAUD" */
     int unit_id;                 /* Modbus unit, default 1 */
+    double full_scale_bar;       /* alicat only, which cannot be asked: of the controller, set to work in bar */
+    char watchdog[8];            /* alicat only: "off", stated by who switched it off at the controller */
     double membrane_bar_max;     /* limit of the line and the controller */
     double slew_bar_per_min_max; /* never asked for more */
 };

@@ -7,7 +7,13 @@
  *
  * world --dir DIR --seed N: the world only: clock, physics, truth.
  *
- * membrane, spectrometer or ioc --dir DIR --port N: one wire, of the world in DIR.
+ * membrane, spectrometer or ioc --dir DIR --port N: one wire, of the world in DIR. The membrane controller is an
+ * EL-PRESS
+ * (--membrane bronkhorst), an Alicat (alicat) or a PACE5000 (pace); instead of the port, --line PATH makes it a serial
+ * line at PATH. `beamline` takes --membrane, too.
+ *
+ * fault --dir DIR none, off, stuck, garbage, wrong, slow, delayed or intermittent: what is wrong with the membrane
+ * controller of the running world in DIR from now on (sim/wire.h).
  *
  * hands --dir DIR deflate, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the cell's
  * screws so that they carry the load; `unlock` loosens them; `deflate` locks the cell and then empties the membrane at
@@ -32,6 +38,7 @@
 #include "sim/glass.h"
 #include "sim/ioc.h"
 #include "sim/membrane_server.h"
+#include "sim/pace_server.h"
 #include "sim/plant.h"
 #include "sim/ruby_stand.h"
 #include "sim/spectrometer_server.h"
@@ -42,6 +49,8 @@
 #define PRESSURE_GPA_PRELOADED 0.1
 #define SPEED_MAX 2000.0
 #define RESTART_NS (3 * NS_PER_S)
+#define FAULT_MS 1300 /* more than any driver waits */
+#define LINE_BAUD 19200
 #define PREFIX "ISB:cam1:"
 #define RING_PV "ISB:RING:Current"
 #define RUBY_PREFIX "ISB:RUBY:"
@@ -55,6 +64,8 @@ struct options {
     uint64_t seed;
     int port;
     double speed_max;
+    const char *membrane;    /* model of the membrane controller, as the beamline file calls its driver */
+    const char *line;        /* serial line of the membrane controller; NULL: TCP */
     const char *ruby_access; /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
 };
 
@@ -186,9 +197,12 @@ static int run_wire(enum wire wire, const struct options *options)
     struct err err = {0};
     struct clock *clock;
     struct world *world;
-    char path[4096], address[64];
+    char path[4096], address[128];
     snprintf(path, sizeof path, "%s/clock", options->directory);
-    snprintf(address, sizeof address, "tcp:127.0.0.1:%d", options->port);
+    if (options->line)
+        snprintf(address, sizeof address, "serial:%s:%d", options->line, LINE_BAUD);
+    else
+        snprintf(address, sizeof address, "tcp:127.0.0.1:%d", options->port);
     int code = clock_open_shared(&clock, path, &err);
     if (code == 0)
         code = world_open(&world, options->directory, &err);
@@ -197,7 +211,8 @@ static int run_wire(enum wire wire, const struct options *options)
     struct ioc_settings settings;
     switch (wire) {
     case WIRE_MEMBRANE:
-        code = membrane_server_run(world, clock, address, &err);
+        code = strcmp(options->membrane, "pace") == 0 ? pace_server_run(world, address, &err)
+                                                      : membrane_server_run(world, options->membrane, address, &err);
         break;
     case WIRE_SPECTROMETER:
         code = spectrometer_server_run(world, clock, address, &err);
@@ -239,7 +254,8 @@ static void start_server(const struct options *options, enum wire wire, struct s
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     char port[16];
     snprintf(port, sizeof port, "%d", server->port);
-    execl("/proc/self/exe", "isobar-sim", wire_names[wire], "--dir", options->directory, "--port", port, (char *)NULL);
+    execl("/proc/self/exe", "isobar-sim", wire_names[wire], "--dir", options->directory, "--port", port, "--membrane",
+          options->membrane, (char *)NULL);
     _exit(127);
 }
 
@@ -272,15 +288,17 @@ static int write_beamline(const struct options *options, const struct server *se
     fprintf(stream,
             "-- Written by isobar-sim: the simulated beamline of this rehearsal.\n"
             "beamline { name = \"rehearsal\", clock = \"%s/clock\", ca_address = \"127.0.0.1:%d\" }\n"
-            "membrane { driver = \"bronkhorst\", address = \"tcp:127.0.0.1:%d\", unit_id = 1,\n"
+            "membrane { driver = \"%s\", address = \"tcp:127.0.0.1:%d\",%s\n"
             "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
             "spectrometer { driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\" }\n"
             "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296%s }\n"
             "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
             "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
             "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
-            options->directory, servers[WIRE_IOC].port, servers[WIRE_MEMBRANE].port, servers[WIRE_SPECTROMETER].port,
-            strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
+            options->directory, servers[WIRE_IOC].port, options->membrane, servers[WIRE_MEMBRANE].port,
+            strcmp(options->membrane, "alicat") == 0 ? " full_scale_bar = 200, watchdog = \"off\"," : "",
+            servers[WIRE_SPECTROMETER].port, strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "",
+            PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
@@ -396,14 +414,37 @@ static int run_hands(const struct options *options, const char *deed)
 
 /* ---- main ---------------------------------------------------------------------------------------------------- */
 
+/* Sets what is wrong from now on. */
+static int run_fault(const struct options *options, const char *name)
+{
+    struct err err = {0};
+    struct world *world;
+    enum world_fault fault;
+    if (!world_find_fault(name, &fault)) {
+        fprintf(stderr, "isobar-sim: unknown fault \"%s\"\n", name);
+        return 2;
+    }
+    if (world_open(&world, options->directory, &err))
+        return fail(&err);
+    world_set_fault(world, fault, FAULT_MS, 1.0);
+    world_close(world);
+    return 0;
+}
+
 static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
-          "                  [--ruby-access always|between_scans]\n"
-          "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N\n"
+          "                  [--ruby-access always|between_scans] [--membrane bronkhorst|alicat|pace]\n"
+          "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N|--line PATH\n"
+          "       isobar-sim fault --dir DIR none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
           "       isobar-sim hands --dir DIR deflate|lock|unlock\n",
           stderr);
     return 2;
+}
+
+static bool is_model(const char *name)
+{
+    return strcmp(name, "bronkhorst") == 0 || strcmp(name, "alicat") == 0 || strcmp(name, "pace") == 0;
 }
 
 int main(int argc, char **argv)
@@ -411,8 +452,9 @@ int main(int argc, char **argv)
     static const struct option long_options[] = {
         {"dir", required_argument, NULL, 'd'},         {"seed", required_argument, NULL, 's'},
         {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
-        {"ruby-access", required_argument, NULL, 'r'}, {0}};
-    struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always"};
+        {"ruby-access", required_argument, NULL, 'r'}, {"membrane", required_argument, NULL, 'm'},
+        {"line", required_argument, NULL, 'l'},        {0}};
+    struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst"};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
@@ -421,6 +463,10 @@ int main(int argc, char **argv)
             options.seed = strtoull(optarg, NULL, 10);
         else if (option == 'p')
             options.port = (int)strtol(optarg, NULL, 10);
+        else if (option == 'l')
+            options.line = optarg;
+        else if (option == 'm' && is_model(optarg))
+            options.membrane = optarg;
         else if (option == 'x')
             options.speed_max = strtod(optarg, NULL);
         else if (option == 'r' && (strcmp(optarg, "always") == 0 || strcmp(optarg, "between_scans") == 0))
@@ -431,13 +477,15 @@ int main(int argc, char **argv)
     if (optind >= argc || !options.directory)
         return usage();
     const char *part = argv[optind++];
-    bool is_hands = strcmp(part, "hands") == 0;
-    if (optind + is_hands != argc)
+    bool is_hands = strcmp(part, "hands") == 0, is_fault = strcmp(part, "fault") == 0;
+    if (optind + (is_hands || is_fault) != argc)
         return usage();
     const struct sigaction action = {.sa_handler = end};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+    if (is_fault)
+        return run_fault(&options, argv[optind]);
     static const char *const deeds[] = {"deflate", "lock", "unlock"};
     for (int i = 0; i < 3 && is_hands; i++)
         if (strcmp(argv[optind], deeds[i]) == 0)

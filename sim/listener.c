@@ -14,6 +14,20 @@
 
 #define BACKLOG 16
 
+int listener_stop_open(struct listener *ret_listener, struct err *err)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    int stop_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (stop_fd < 0)
+        return err_set(err, ERR_SYSTEM, "no signal descriptor: %s", strerror(errno));
+    *ret_listener = (struct listener){.listen_fd = -1, .stop_fd = stop_fd};
+    return 0;
+}
+
 int listener_open(struct listener *ret_listener, const char *address_text, struct err *err)
 {
     struct address address;
@@ -34,23 +48,20 @@ int listener_open(struct listener *ret_listener, const char *address_text, struc
             close(fd);
         return ERR_SYSTEM;
     }
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
-    int stop_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (stop_fd < 0) {
+    struct listener stop;
+    code = listener_stop_open(&stop, err);
+    if (code) {
         close(fd);
-        return err_set(err, ERR_SYSTEM, "no signal descriptor: %s", strerror(errno));
+        return code;
     }
-    *ret_listener = (struct listener){.listen_fd = fd, .stop_fd = stop_fd};
+    *ret_listener = (struct listener){.listen_fd = fd, .stop_fd = stop.stop_fd};
     return 0;
 }
 
 void listener_close(struct listener *listener)
 {
-    close(listener->listen_fd);
+    if (listener->listen_fd >= 0)
+        close(listener->listen_fd);
     close(listener->stop_fd);
 }
 

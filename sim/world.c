@@ -123,9 +123,13 @@ void world_read(struct world *world, struct world_state *ret_state)
 void world_command_membrane(struct world *world, double membrane_bar_setpoint, double slew_bar_per_s, bool output_on)
 {
     lock(world->page);
+    const struct world_state *state = &world->page->state;
+    world->page->state.n_membrane_repeated += state->membrane_bar_setpoint == membrane_bar_setpoint &&
+                                              state->slew_bar_per_s == slew_bar_per_s && state->output_on == output_on;
     world->page->state.membrane_bar_setpoint = membrane_bar_setpoint;
     world->page->state.slew_bar_per_s = slew_bar_per_s;
     world->page->state.output_on = output_on;
+    world->page->state.n_membrane_told++;
     unlock(world->page);
 }
 
@@ -134,6 +138,30 @@ void world_turn_setpoint(struct world *world, double membrane_bar_setpoint)
     lock(world->page);
     world->page->state.membrane_bar_setpoint = membrane_bar_setpoint;
     unlock(world->page);
+}
+
+void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms, double fault_fraction)
+{
+    lock(world->page);
+    world->page->state.membrane_fault = membrane_fault;
+    world->page->state.fault_ms = fault_ms;
+    world->page->state.fault_fraction = fault_fraction;
+    unlock(world->page);
+}
+
+bool world_find_fault(const char *name, enum world_fault *ret_fault)
+{
+    static const char *const names[WORLD_FAULT_COUNT] = {
+#define X(id, text) [WORLD_FAULT_##id] = text,
+        WORLD_FAULT_LIST(X)
+#undef X
+    };
+    for (int i = 0; i < WORLD_FAULT_COUNT; i++)
+        if (strcmp(names[i], name) == 0) {
+            *ret_fault = (enum world_fault)i;
+            return true;
+        }
+    return false;
 }
 
 void world_lock_cell(struct world *world, bool is_locked)

@@ -24,6 +24,24 @@ struct world_ruby {
     bool is_jammed; /* the stage does not move */
 };
 
+/* What is wrong with the membrane controller or its wire (sim/wire.h says what each does). */
+#define WORLD_FAULT_LIST(X)                                                                                            \
+    X(NONE, "none")                                                                                                    \
+    X(OFF, "off")                                                                                                      \
+    X(STUCK, "stuck")                                                                                                  \
+    X(GARBAGE, "garbage")                                                                                              \
+    X(WRONG, "wrong")                                                                                                  \
+    X(SLOW, "slow")                                                                                                    \
+    X(DELAYED, "delayed")                                                                                              \
+    X(INTERMITTENT, "intermittent")
+
+enum world_fault {
+#define X(name, text) WORLD_FAULT_##name,
+    WORLD_FAULT_LIST(X)
+#undef X
+        WORLD_FAULT_COUNT
+};
+
 struct world_state {
     int64_t t_ns;                 /* instant up to which the physics is integrated */
     double pressure_gpa;          /* true sample pressure */
@@ -36,6 +54,11 @@ struct world_state {
     double supply_bar;
     double ring_current_ma;
     struct world_ruby ruby;
+    enum world_fault membrane_fault;
+    int fault_ms;            /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
+    double fault_fraction;   /* of the answers that it befalls */
+    int64_t n_membrane_told; /* commands the membrane controller has taken */
+    int64_t n_membrane_repeated; /* of these, such as changed nothing */
 };
 
 struct world_sample {
@@ -61,6 +84,10 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
 
 /* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
 void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
+/* What fails from now on at the membrane controller; set while everything runs (isobar-sim fault only). */
+void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms, double fault_fraction);
+/* False when `name` is none of the list. */
+bool world_find_fault(const char *name, enum world_fault *ret_fault);
 void world_lock_cell(struct world *world, bool is_locked);
 /* Where the ruby's stand is built, and its first state: on the axis out of the way and dark, beside it in place and lit
  * (the integrating process only). */

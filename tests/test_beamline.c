@@ -157,11 +157,11 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
         {MEMBRANE,
          "membrane { driver = 'bronkhurst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = 150, "
          "slew_bar_per_min_max = 20 }",
-         "membrane: unknown driver \"bronkhurst\" (known: bronkhorst)"},
+         "membrane: unknown driver \"bronkhurst\" (known: bronkhorst, alicat, pace)"},
         {MEMBRANE,
          "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1', membrane_bar_max = 150, slew_bar_per_min_max = "
          "20 }",
-         "address = \"tcp:127.0.0.1\": expected tcp:HOST:PORT"},
+         "address = \"tcp:127.0.0.1\": expected tcp:HOST:PORT or serial:/PATH:BAUD"},
         {MEMBRANE,
          "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:70000', membrane_bar_max = 150, "
          "slew_bar_per_min_max = 20 }",
@@ -182,6 +182,24 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
          "membrane { driver = 'bronkhorst', address = 'tcp:127.0.0.1:1502', unit_id = 248, membrane_bar_max = 150, "
          "slew_bar_per_min_max = 20 }",
          "unit_id = 248: expected 1 to 247"},
+        {MEMBRANE,
+         "membrane { driver = 'pace', address = 'serial:ttyS0:9600', membrane_bar_max = 150, slew_bar_per_min_max = 8 "
+         "}",
+         "address = \"serial:ttyS0:9600\": expected tcp:HOST:PORT or serial:/PATH:BAUD"},
+        {MEMBRANE,
+         "membrane { driver = 'alicat', address = 'tcp:127.0.0.1:502', membrane_bar_max = 150, slew_bar_per_min_max = "
+         "8 }",
+         "membrane: missing key 'full_scale_bar': an Alicat cannot be asked for it"},
+        {MEMBRANE,
+         "membrane { driver = 'alicat', address = 'tcp:127.0.0.1:502', full_scale_bar = 200, membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 8 }",
+         "membrane: expected watchdog = \"off\": an Alicat with its communication watchdog on sets its set point to "
+         "zero "
+         "when the bus falls silent, and cannot be asked; switch it off at the controller, then say so here"},
+        {MEMBRANE,
+         "membrane { driver = 'pace', address = 'tcp:127.0.0.1:5025', watchdog = 'off', membrane_bar_max = 150, "
+         "slew_bar_per_min_max = 8 }",
+         "membrane: full_scale_bar and watchdog are for driver = \"alicat\"; a pace is asked; leave them out"},
         {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = 0.5 }",
          "exposure = 0.5: expected a time with its unit"},
         {SPECTROMETER,

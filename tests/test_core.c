@@ -50,7 +50,7 @@ struct bench {
     double ruby_due_s, membrane_due_s, beam_due_s, cadence_s, bar_min, bar_max, pending_bar_min, pending_bar_max;
     int64_t pending;
     int64_t scan_number, attempt, scan_end_ns;
-    int n_starts, n_aborts, n_analyses, n_setpoints, finished; /* finished: -1 not yet */
+    int n_starts, n_aborts, n_analyses, n_setpoints, n_shuts, finished; /* finished: -1 not yet */
     uint32_t reasons;
     bool goes_on;
     double deflated_gpa;
@@ -146,6 +146,9 @@ static void execute(struct bench *bench, const struct action *action)
     case ACTION_HOLD:
         bench->reasons = (uint32_t)action->integer[0];
         bench->goes_on = action->integer[1] != 0;
+        break;
+    case ACTION_VALVES_SHUT:
+        bench->n_shuts++;
         break;
     case ACTION_PHASE:
         if (action->integer[1] == CORE_DEFLATED && action->value[PHASE_STATE] == 1.0)
@@ -559,6 +562,65 @@ static void a_stall_ends_by_a_resume(void **state)
     }
 }
 
+/* In mid-ramp: no set point is sent while the controller is in other hands, and after a resume the night goes on. */
+static void a_change_at_the_controller_stops_every_set_point(void **state)
+{
+    (void)state;
+    static const size_t ramps[] = {3, 8}; /* loading and unloading */
+    for (size_t i = 0; i < 2; i++) {
+        struct bench bench;
+        bench_at(&bench, ramps[i], 9);
+        struct event event = make_event(EVENT_MEMBRANE, bench.plant.membrane_bar);
+        event.integer[0] = MEMBRANE_SETPOINT_CHANGED;
+        bench.input.membrane_bar_setpoint = bench.plant.membrane_bar; /* somebody has stopped it */
+        send(&bench, event);
+        assert_int_equal(bench.reasons, HOLD_MEMBRANE_FOREIGN);
+        int n_setpoints = bench.n_setpoints;
+        run_s(&bench, 900);
+        assert_int_equal(bench.reasons, HOLD_MEMBRANE_FOREIGN);
+        assert_int_equal(bench.n_setpoints, n_setpoints);
+        command(&bench, COMMAND_RESUME);
+        run_s(&bench, 60);
+        assert_int_equal(bench.reasons, 0);
+        assert_true(bench.n_setpoints > n_setpoints);
+        run_s(&bench, 60000);
+        assert_int_equal(bench.finished, 0);
+        bench_at(&bench, ramps[i], 9);
+        send(&bench, event);
+        command(&bench, COMMAND_STOP); /* ends without a retreat: hands off */
+        second(&bench);
+        assert_int_equal(bench.finished, 1);
+    }
+}
+
+/* The valves are told to shut, once; nothing else is sent until a person resumes. */
+static void a_burst_shuts_the_valves(void **state)
+{
+    (void)state;
+    static const size_t driven[] = {3, 5, 8};
+    for (size_t i = 0; i < sizeof driven / sizeof driven[0]; i++) {
+        struct bench bench;
+        bench_at(&bench, driven[i], 10);
+        for (int s = 0; s < 1200 && bench.plant.membrane_bar < 8.0; s++)
+            second(&bench);
+        bench.plant.membrane_bar -= 5.0;
+        bench.input.output_on = false;
+        for (int s = 0; s < 30 && !(bench.reasons & HOLD_MEMBRANE_BURST); s++)
+            second(&bench);
+        assert_true(bench.reasons & HOLD_MEMBRANE_BURST);
+        assert_int_equal(bench.n_shuts, 1);
+        int n_setpoints = bench.n_setpoints;
+        run_s(&bench, 600);
+        assert_int_equal(bench.n_shuts, 1);
+        assert_int_equal(bench.n_setpoints, n_setpoints);
+        bench.input.output_on = true;
+        bench.input.membrane_bar_setpoint = bench.plant.membrane_bar;
+        command(&bench, COMMAND_RESUME);
+        second(&bench);
+        assert_false(bench.reasons & HOLD_MEMBRANE_BURST);
+    }
+}
+
 static void scans_that_fail_wait_for_a_person(void **state)
 {
     (void)state;
@@ -916,6 +978,8 @@ int main(void)
         cmocka_unit_test(stop_in_every_phase_with_anything_gone),
         cmocka_unit_test(anything_may_go_away_in_every_phase),
         cmocka_unit_test(a_stall_ends_by_a_resume),
+        cmocka_unit_test(a_change_at_the_controller_stops_every_set_point),
+        cmocka_unit_test(a_burst_shuts_the_valves),
         cmocka_unit_test(scans_that_fail_wait_for_a_person),
         cmocka_unit_test(a_cut_scan_is_repeated_and_late_words_are_ignored),
         cmocka_unit_test(a_night_between_scans_reads_in_the_gaps_alone),

@@ -16,17 +16,17 @@ static void float_bytes(void **state)
 {
     (void)state;
     uint16_t words[2];
-    elpress_pack_float(12.345f, words);
+    registers_pack_float(12.345f, REGISTERS_HIGH_FIRST, words);
     assert_int_equal(words[0], 0x4145);
     assert_int_equal(words[1], 0x851f);
-    assert_true(elpress_unpack_float(words) == 12.345f);
+    assert_true(registers_unpack_float(words, REGISTERS_HIGH_FIRST) == 12.345f);
     const float values[] = {0.0f, -0.0f, 200.0f, -1e-30f, 3.4e38f, INFINITY};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-        elpress_pack_float(values[i], words);
-        assert_true(elpress_unpack_float(words) == values[i]);
+        registers_pack_float(values[i], REGISTERS_HIGH_FIRST, words);
+        assert_true(registers_unpack_float(words, REGISTERS_HIGH_FIRST) == values[i]);
     }
-    elpress_pack_float(NAN, words);
-    assert_true(isnan(elpress_unpack_float(words)));
+    registers_pack_float(NAN, REGISTERS_HIGH_FIRST, words);
+    assert_true(isnan(registers_unpack_float(words, REGISTERS_HIGH_FIRST)));
 }
 
 static void strings(void **state)
@@ -34,16 +34,16 @@ static void strings(void **state)
     (void)state;
     uint16_t words[4];
     char text[9];
-    elpress_pack_string("bar", words, 4);
+    registers_pack_string("bar", words, 4);
     assert_int_equal(words[0], 0x6261);
     assert_int_equal(words[1], 0x7220);
-    elpress_unpack_string(words, 4, text);
+    registers_unpack_string(words, 4, text);
     assert_string_equal(text, "bar");
-    elpress_pack_string("millibars!", words, 4);
-    elpress_unpack_string(words, 4, text);
+    registers_pack_string("millibars!", words, 4);
+    registers_unpack_string(words, 4, text);
     assert_string_equal(text, "millibar");
     const uint16_t nul_padded[4] = {0x6261, 0x7200, 0, 0};
-    elpress_unpack_string(nul_padded, 4, text);
+    registers_unpack_string(nul_padded, 4, text);
     assert_string_equal(text, "bar");
 }
 
@@ -52,10 +52,10 @@ static void table_is_ascending_without_overlap(void **state)
     (void)state;
     int end = 0;
     for (int i = 0; i < ELPRESS_PARAMETER_COUNT; i++) {
-        const struct elpress_register *r = &elpress_registers[i];
+        const struct registers_entry *r = &elpress_registers[i];
         assert_true(r->address >= end);
-        assert_in_range(r->n_registers, 1, ELPRESS_REGISTERS_MAX);
-        assert_int_equal(r->n_registers == 2, r->type == ELPRESS_F32);
+        assert_in_range(r->n_registers, 1, REGISTERS_ENTRY_MAX);
+        assert_int_equal(r->n_registers == 2, r->type == REGISTERS_F32);
         end = r->address + r->n_registers;
     }
     assert_int_equal(elpress_registers[ELPRESS_FMEASURE].address, 0xa100);
@@ -84,15 +84,16 @@ static void runs(void **state)
 {
     (void)state;
     int n;
-    assert_int_equal(elpress_find_run(0xa100, 2, &n), ELPRESS_FMEASURE);
+    assert_int_equal(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0xa100, 2, &n), ELPRESS_FMEASURE);
     assert_int_equal(n, 1);
-    assert_int_equal(elpress_find_run(0x0020, 3, &n), ELPRESS_MEASURE);
+    assert_int_equal(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0x0020, 3, &n), ELPRESS_MEASURE);
     assert_int_equal(n, 3);
-    assert_true(elpress_find_run(0xa100, 1, &n) < 0);
-    assert_true(elpress_find_run(0xa101, 1, &n) < 0);
-    assert_true(elpress_find_run(0xa100, 3, &n) < 0);
-    assert_true(elpress_find_run(0x0020, 5, &n) < 0); /* 0x0023 is not in the map */
-    assert_true(elpress_find_run(0x7777, 1, &n) < 0);
+    assert_true(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0xa100, 1, &n) < 0);
+    assert_true(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0xa101, 1, &n) < 0);
+    assert_true(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0xa100, 3, &n) < 0);
+    assert_true(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0x0020, 5, &n) <
+                0); /* 0x0023 is not in the map */
+    assert_true(registers_find_run(elpress_registers, ELPRESS_PARAMETER_COUNT, 0x7777, 1, &n) < 0);
 }
 
 int main(void)

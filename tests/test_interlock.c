@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "controller/event.h"
 #include "controller/interlock.h"
 
@@ -234,6 +235,85 @@ static void only_a_resume_clears_what_a_person_has_to_look_at(void **state)
     assert_int_equal(reasons_at(&interlock, 102.0), 0);
 }
 
+static struct event membrane_event(double t_s, double membrane_bar, int64_t bits, double supply_bar)
+{
+    struct event event;
+    memset(&event, 0, sizeof event);
+    event.kind = EVENT_MEMBRANE;
+    event.t_ns = event.now_ns = ns_from_s(t_s);
+    event.integer[0] = bits;
+    event.value[0] = event.value[1] = membrane_bar;
+    event.value[3] = supply_bar;
+    return event;
+}
+
+static uint32_t after(struct interlock *interlock, struct event event)
+{
+    interlock_observe(interlock, &event);
+    return interlock_reasons(interlock, event.t_ns);
+}
+
+static void a_change_at_the_controller_stands_until_resumed(void **state)
+{
+    (void)state;
+    static const int64_t changes[] = {MEMBRANE_SETPOINT_CHANGED, MEMBRANE_SLEW_CHANGED};
+    for (size_t i = 0; i < 2; i++) {
+        struct interlock interlock = quiet(100.0);
+        assert_int_equal(after(&interlock, membrane_event(101.0, 10.0, changes[i], 0.0)), HOLD_MEMBRANE_FOREIGN);
+        assert_int_equal(after(&interlock, membrane_event(102.0, 10.0, 0, 0.0)), HOLD_MEMBRANE_FOREIGN);
+        send(&interlock, EVENT_COMMAND, 103.0, COMMAND_RESUME);
+        assert_int_equal(reasons_at(&interlock, 103.0), 0);
+    }
+    struct interlock interlock = quiet(100.0); /* the controller's own word: as long as it says so */
+    assert_int_equal(after(&interlock, membrane_event(101.0, 10.0, MEMBRANE_NOT_FOLLOWING, 0.0)),
+                     HOLD_MEMBRANE_FOREIGN);
+    send(&interlock, EVENT_COMMAND, 102.0, COMMAND_RESUME);
+    assert_int_equal(reasons_at(&interlock, 102.0), HOLD_MEMBRANE_FOREIGN);
+    assert_int_equal(after(&interlock, membrane_event(103.0, 10.0, 0, 0.0)), 0);
+    struct event lost = membrane_event(104.0, 0.0, ERR_STATE, 0.0); /* a unit changed at the panel: not driven */
+    lost.kind = EVENT_MEMBRANE_LOST;
+    assert_int_equal(after(&interlock, lost), HOLD_MEMBRANE_FOREIGN | HOLD_MEMBRANE_LINK);
+    send(&interlock, EVENT_MEMBRANE_FOUND, 105.0, 0.0);
+    assert_int_equal(reasons_at(&interlock, 105.0), 0);
+}
+
+static void a_low_supply_is_a_reason_with_a_margin(void **state)
+{
+    (void)state;
+    struct interlock interlock = quiet(100.0);
+    assert_int_equal(after(&interlock, membrane_event(101.0, 50.0, 0, 51.1)), 0);
+    assert_int_equal(after(&interlock, membrane_event(102.0, 50.0, 0, 50.9)), HOLD_MEMBRANE_SUPPLY);
+    assert_int_equal(after(&interlock, membrane_event(103.0, 50.0, 0, 51.5)), HOLD_MEMBRANE_SUPPLY); /* no flicker */
+    assert_int_equal(after(&interlock, membrane_event(104.0, 50.0, 0, 52.1)), 0);
+    assert_int_equal(after(&interlock, membrane_event(105.0, 50.0, 0, NAN)), HOLD_MEMBRANE_SUPPLY);
+    assert_int_equal(after(&interlock, membrane_event(106.0, 50.0, 0, 0.0)), 0); /* no gauge */
+}
+
+static uint32_t burst(struct interlock *interlock, struct event event)
+{
+    return after(interlock, event) & HOLD_MEMBRANE_BURST;
+}
+
+static void a_sudden_drop_is_a_burst(void **state)
+{
+    (void)state;
+    struct interlock_settings driven = settings;
+    driven.membrane_bar_per_s_max = 0.1;
+    struct interlock interlock = quiet(100.0);
+    interlock.settings = driven;
+    /* As fast as it is driven, or one reading that is wrong, is none. */
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(burst(&interlock, membrane_event(101.0 + i, 60.0 - 0.15 * i, 0, 0.0)), 0);
+    assert_int_equal(burst(&interlock, membrane_event(201.0, 0.0, 0, 0.0)), 0);
+    assert_int_equal(burst(&interlock, membrane_event(202.0, 45.0, 0, 0.0)), 0);
+    assert_int_equal(burst(&interlock, membrane_event(203.0, 40.0, 0, 0.0)), 0);
+    assert_int_equal(burst(&interlock, membrane_event(204.0, 35.0, 0, 0.0)), HOLD_MEMBRANE_BURST);
+    assert_int_equal(burst(&interlock, membrane_event(205.0, 35.0, 0, 0.0)), HOLD_MEMBRANE_BURST);
+    send(&interlock, EVENT_COMMAND, 206.0, COMMAND_RESUME);
+    assert_int_equal(reasons_at(&interlock, 206.0) & HOLD_MEMBRANE_BURST, 0);
+    assert_int_equal(burst(&interlock, membrane_event(207.0, 35.0, 0, 0.0)), 0); /* where it stands now */
+}
+
 static void one_instrument_gives_one_reason_at_a_time(void **state)
 {
     (void)state;
@@ -334,6 +414,9 @@ int main(void)
         cmocka_unit_test(doubtful_access_is_a_reason),
         cmocka_unit_test(the_beam_has_to_settle),
         cmocka_unit_test(only_a_resume_clears_what_a_person_has_to_look_at),
+        cmocka_unit_test(a_change_at_the_controller_stands_until_resumed),
+        cmocka_unit_test(a_low_supply_is_a_reason_with_a_margin),
+        cmocka_unit_test(a_sudden_drop_is_a_burst),
         cmocka_unit_test(one_instrument_gives_one_reason_at_a_time),
         cmocka_unit_test(the_limits_themselves_are_allowed),
         cmocka_unit_test(a_slow_cadence_is_waited_for),

@@ -74,6 +74,9 @@ static void execute(struct night *night, const struct action *action)
             night->posted_ns = night->now_ns;
         night->posted = action->integer[0];
         break;
+    case ACTION_VALVES_SHUT:
+        night->is_shut = true;
+        break;
     case ACTION_SETPOINT:
         if (!night_has_fault(night, FAULT_MEMBRANE_OFF) && !night->is_link_out)
             night->setpoint_bar = action->value[0];
@@ -255,7 +258,7 @@ static void drive_membrane(struct night *night)
     bool is_by_hand = night->core.phase == CORE_DEFLATED; /* hands empty the membrane */
     input->membrane_bar_setpoint = is_by_hand ? 0.0 : night->setpoint_bar;
     input->slew_bar_per_s = night->slew_bar_per_s;
-    input->output_on = !night_has_fault(night, FAULT_VALVE_LEAK);
+    input->output_on = !night_has_fault(night, FAULT_VALVE_LEAK) && !night->is_shut;
     if (night_has_fault(night, FAULT_MEMBRANE_STUCK))
         input->membrane_bar_setpoint = present_bar;
     if (night_has_fault(night, FAULT_SUPPLY_OFF))

@@ -70,6 +70,7 @@ struct night {
     int64_t scan_number, attempt, scan_end_ns;
     int n_scans_started, n_scans_complete, n_holds, n_isobars;
     uint32_t reasons_seen;
+    bool is_shut;                 /* the valves, by order */
     bool is_finished, is_refused; /* refused: the membrane's limit stands between the sample and the target */
     bool has_operator;            /* who is asked then; else the night is over */
     int32_t n_changes;
