@@ -123,6 +123,9 @@ void world_read(struct world *world, struct world_state *ret_state)
 void world_command_membrane(struct world *world, double membrane_bar_setpoint, double slew_bar_per_s, bool output_on)
 {
     lock(world->page);
+    const struct world_state *state = &world->page->state;
+    world->page->state.n_membrane_repeated += state->membrane_bar_setpoint == membrane_bar_setpoint &&
+                                              state->slew_bar_per_s == slew_bar_per_s && state->output_on == output_on;
     world->page->state.membrane_bar_setpoint = membrane_bar_setpoint;
     world->page->state.slew_bar_per_s = slew_bar_per_s;
     world->page->state.output_on = output_on;

@@ -58,6 +58,7 @@ struct world_state {
     int fault_ms;            /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
     double fault_fraction;   /* of the answers that it befalls */
     int64_t n_membrane_told; /* commands the membrane controller has taken */
+    int64_t n_membrane_repeated; /* of these, such as changed nothing */
 };
 
 struct world_sample {
