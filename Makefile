@@ -144,6 +144,13 @@ figures: $(B)/tests/figure_loading
 	@for f in ladder load drift; do gnuplot -e "folder='build/figures'" tests/figures/$$f.gp && \
 	  echo "build/figures/$$f.png" || exit 1; done
 
+# Nights with faults from seeds drawn and printed, ten times as many as the tests play; SEED= of a line repeats it.
+soak-nights: $(B)/tests/test_night
+	@failed=0; for i in 1 2 3 4 5 6 7 8 9 10; do seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); \
+	  SEED=$$seed $< >build/soak-nights.log 2>&1 && echo "soak-nights: SEED=$$seed passed" || \
+	  { failed=$$((failed + 1)); echo "soak-nights: SEED=$$seed FAILED"; grep -B3 -E 'complaint|broken|ERROR' build/soak-nights.log | tail -n 20; }; \
+	done; [ $$failed = 0 ]
+
 # Lines of the loading protocol and the interlock that no test reaches: there must be none.
 coverage: $(B)/libisobar.a
 	@tests/coverage $(B)
@@ -165,4 +172,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: soak-nights all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean

@@ -812,7 +812,7 @@ static void two_hours_of_random_faults(void **state)
 {
     (void)state;
     const char *given = getenv("SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_wall_ns();
+    uint64_t seed = given ? strtoull(given, NULL, 10) : 1;
     print_message("seed %llu\n", (unsigned long long)seed);
     pid_t children[6];
     for (int i = 0; i < 6; i++) {
