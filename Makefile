@@ -151,6 +151,10 @@ soak-nights: $(B)/tests/test_night
 	  { failed=$$((failed + 1)); echo "soak-nights: SEED=$$seed FAILED"; grep -B3 -E 'complaint|broken|ERROR' build/soak-nights.log | tail -n 20; }; \
 	done; [ $$failed = 0 ]
 
+# A night with other hands at a PACE, and its wire failing in every way. It races with those hands: not among the tests yet.
+soak-membrane: all
+	@$(PYTHON) tests/soak_membrane.py $(B)
+
 # Lines of the loading protocol and the interlock that no test reaches: there must be none.
 coverage: $(B)/libisobar.a
 	@tests/coverage $(B)
@@ -172,4 +176,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: soak-nights all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean

@@ -191,7 +191,7 @@ static void write_loads(uint64_t seed)
         FILE *file = open_data(names[i], LOAD_COLUMNS);
         same = night;
         if (i == 1)
-            set_back_off(&same.core.settings, PLAN_BACK_OFF_NONE);
+            same.core.loading.settings.back_off = PLAN_BACK_OFF_NONE; /* the load has begun */
         if (i < 2)
             write_load(file, starts, names[i], &same);
         else

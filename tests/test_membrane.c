@@ -713,6 +713,13 @@ struct hours {
     int n_read, n_failed, n_asked, n_written, n_bad;
 };
 
+static void count_bad(struct hours *hours, bool is_bad, const char *what, double seen, double expected)
+{
+    hours->n_bad += is_bad;
+    if (is_bad)
+        printf("bad: %s: %g, expected %g\n", what, seen, expected);
+}
+
 /* One round, as controller/membrane_link works: open, perhaps write, read; closed after a failure. False: no reading.
  */
 static bool round_pass(struct hours *hours, double setpoint_bar)
@@ -726,7 +733,8 @@ static bool round_pass(struct hours *hours, double setpoint_bar)
     bool is_written = code == 0 && setpoint_bar > 0;
     world_read(hours->bench->world, &after);
     hours->n_asked += setpoint_bar > 0;
-    hours->n_bad += is_written && fabs(after.membrane_bar_setpoint - setpoint_bar) > 1e-6;
+    count_bad(hours, is_written && fabs(after.membrane_bar_setpoint - setpoint_bar) > 1e-6,
+              "set point not the one written", after.membrane_bar_setpoint, setpoint_bar);
     hours->n_written += is_written;
     if (code == 0)
         code = membrane_read(hours->membrane, &reading, &err);
@@ -737,11 +745,14 @@ static bool round_pass(struct hours *hours, double setpoint_bar)
         return false;
     }
     bool is_true = fabs(reading.membrane_bar - hours->membrane_bar) < 0.02;
-    hours->n_bad += !is_true && !(hours->is_now && hours->fault == WORLD_FAULT_STUCK); /* the device's own word */
+    count_bad(hours, !is_true && !(hours->is_now && hours->fault == WORLD_FAULT_STUCK), /* the device's own word */
+              "wrong reading", reading.membrane_bar, hours->membrane_bar);
     struct world_state later; /* a command that was late may have arrived only now */
     world_read(hours->bench->world, &later);
-    hours->n_bad += fabs(reading.membrane_bar_setpoint - after.membrane_bar_setpoint) > 1e-4 &&
-                    fabs(reading.membrane_bar_setpoint - later.membrane_bar_setpoint) > 1e-4;
+    count_bad(hours,
+              fabs(reading.membrane_bar_setpoint - after.membrane_bar_setpoint) > 1e-4 &&
+                  fabs(reading.membrane_bar_setpoint - later.membrane_bar_setpoint) > 1e-4,
+              "wrong set point read", reading.membrane_bar_setpoint, later.membrane_bar_setpoint);
     hours->n_read++;
     return true;
 }
@@ -758,7 +769,7 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
             left = 1 + (int)(3 * random_uniform(random));
         hours->is_now = left > 0;
         world_set_fault(hours->bench->world, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS, FAULT_FRACTION);
-        double setpoint_bar = i % 5 == 0 ? floor(8192 * (20 + 20 * random_uniform(random))) / 8192 : 0;
+        double setpoint_bar = i % 5 == 0 ? 20 + floor(163840.0 * i / ROUNDS) / 8192 : 0;
         bool is_read = round_pass(hours, setpoint_bar);
         n_lost = is_read || hours->is_now ? 0 : n_lost + 1;
         n_lost_max = n_lost > n_lost_max ? n_lost : n_lost_max;
@@ -767,10 +778,11 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
     world_set_fault(hours->bench->world, WORLD_FAULT_NONE, FAULT_MS, 1);
     world_read(hours->bench->world, &end);
     int64_t n_told = end.n_membrane_told - begin.n_membrane_told;
-    hours->n_bad += n_told > hours->n_asked;
-    hours->n_bad += end.n_membrane_repeated > begin.n_membrane_repeated; /* no set point twice: no two are equal */
-    hours->n_bad += n_told < hours->n_written;
-    hours->n_bad += n_lost_max > ROUNDS_TO_RECOVER;
+    double n_repeated = (double)(end.n_membrane_repeated - begin.n_membrane_repeated); /* no two asked for are equal */
+    count_bad(hours, n_told > hours->n_asked, "more set points told than asked for", (double)n_told, hours->n_asked);
+    count_bad(hours, n_repeated > 0, "set points told twice", n_repeated, 0);
+    count_bad(hours, n_told < hours->n_written, "set points written and not told", (double)n_told, hours->n_written);
+    count_bad(hours, n_lost_max > ROUNDS_TO_RECOVER, "rounds until it recovered", n_lost_max, ROUNDS_TO_RECOVER);
 }
 
 static const char *const fault_names[WORLD_FAULT_COUNT] = {
