@@ -9,7 +9,6 @@ import asyncio
 import logging
 import math
 import os
-import pty
 import select
 import signal
 import socket
@@ -19,13 +18,13 @@ import sys
 import tempfile
 import threading
 import time
-import tty
 import types
 
 # Debian's pymodbus imports these for serial lines, which are not used here, but only recommends their packages.
 for name in ("serial", "serial_asyncio"):
     sys.modules[name] = types.SimpleNamespace(create_serial_connection=None)
 
+import instrument
 from pymodbus.client import ModbusTcpClient
 from pymodbus.datastore import ModbusServerContext, ModbusSlaveContext, ModbusSparseDataBlock
 from pymodbus.factory import ServerDecoder
@@ -33,7 +32,7 @@ from pymodbus.framer.rtu_framer import ModbusRtuFramer
 from pymodbus.server.async_io import ModbusTcpServer
 
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-PEER = sys.argv[1] + "/tests/test_membrane"
+PEER = instrument.PEER
 failures = 0
 
 
@@ -111,23 +110,14 @@ def serve_tcp(parts):
     return block, "tcp:127.0.0.1:%d" % port
 
 
-class Line:
+class ModbusLine(instrument.Line):
     """pymodbus's RTU framing on a pseudo-terminal that can be unplugged. late_s: the next answer comes that late."""
 
     def __init__(self, parts, folder):
         self.block, self.context = datastore(parts)
-        self.path = os.path.join(folder, "ttyMODBUS")
-        self.address = "serial:%s:19200" % self.path
+        super().__init__(folder, "ttyMODBUS", 19200)
         self.late_s = 0
         self.n_writes = 0
-
-    def plug(self):
-        self.master, self.slave = pty.openpty()
-        tty.setraw(self.slave)
-        os.symlink(os.ttyname(self.slave), self.path)
-        self.stop, self.told = os.pipe()
-        self.thread = threading.Thread(target=self.serve)
-        self.thread.start()
 
     def serve(self):
         framer = ModbusRtuFramer(ServerDecoder())
@@ -146,33 +136,9 @@ class Line:
                 frame += os.read(self.master, 300)
             framer.processIncomingPacket(frame, execute, [1], single=False)
 
-    def unplug(self):
-        os.close(self.told)
-        self.thread.join()
-        os.unlink(self.path)
-        for fd in (self.master, self.slave, self.stop):
-            os.close(fd)
-
-
-class Driver:
-    def __init__(self, driver, address):
-        self.process = subprocess.Popen([PEER, "drive", driver, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
-        self.first = self.ask()
-
-    def ask(self, line=None):
-        if line:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def end(self):
-        self.process.stdin.close()
-        return self.process.wait(10)
-
 
 def our_elpress(name, block, address):
-    driver = Driver("bronkhorst", address)
+    driver = instrument.Driver("bronkhorst", address)
     ask = driver.ask
     check(name + ": our driver accepts pymodbus as the device", driver.first == "OK", driver.first)
     check(name + ": reads every value of it", (seen := ask("read")) == "47.625 48.5 200 6 0 2 nan 1 OK", seen)
@@ -196,7 +162,7 @@ def our_elpress(name, block, address):
 
 
 def our_alicat(name, block, address, order):
-    driver = Driver("alicat", address)
+    driver = instrument.Driver("alicat", address)
     ask = driver.ask
     check(name + ": our driver accepts pymodbus as the device", driver.first == "OK", driver.first)
     check(name + ": reads every value of it", (seen := ask("read")) == "47.625 48.5 200 inf 0 0 nan 1 OK", seen)
@@ -221,9 +187,9 @@ def our_alicat(name, block, address, order):
 
 
 def our_line(folder):
-    line = Line(ELPRESS, folder)
+    line = ModbusLine(ELPRESS, folder)
     line.plug()
-    driver = Driver("bronkhorst", line.address)
+    driver = instrument.Driver("bronkhorst", line.address)
     line.late_s = 1.1
     check("RTU: a late answer is an error", (seen := driver.ask("read")).startswith("ERR_TIMEOUT"), seen)
     wrong = [seen for _ in range(5) if not (seen := driver.ask("read")).startswith("47.625 48.5 200 6 0 2 ")]
@@ -240,7 +206,7 @@ def our_line(folder):
     check("RTU: no set point without a line", (seen := driver.ask("setpoint 1")).startswith("ERR_LINK"), seen)
     line.plug()
     check("RTU: plugged in again, read without help", (seen := driver.ask("read")).endswith("OK"), seen)
-    other = Driver("bronkhorst", line.address)
+    other = instrument.Driver("bronkhorst", line.address)
     check("RTU: a second program on the line is refused", "in use by another program" in other.first, other.first)
     other.end()
     driver.end()
@@ -252,11 +218,11 @@ def our_driver():
     for order in (list, swapped):
         our_alicat("Alicat by TCP, %s" % order.__name__, *serve_tcp(alicat(order)), order)
     with tempfile.TemporaryDirectory(prefix="isobar_", dir="/tmp") as folder:
-        line = Line(ELPRESS, folder)
+        line = ModbusLine(ELPRESS, folder)
         line.plug()
         our_elpress("EL-PRESS by RTU", line.block, line.address)
         line.unplug()
-        line = Line(alicat(list), folder)
+        line = ModbusLine(alicat(list), folder)
         line.plug()
         our_alicat("Alicat by RTU", line.block, line.address, list)
         line.unplug()

@@ -6,7 +6,6 @@ serves our driver (test_membrane drive), over a socket and over a pseudo-termina
 at every place, and misbehaves; then a client written here asks our simulated PACE (test_membrane serve).
 """
 import os
-import pty
 import select
 import socket
 import subprocess
@@ -14,9 +13,10 @@ import sys
 import tempfile
 import threading
 import time
-import tty
 
-PEER = sys.argv[1] + "/tests/test_membrane"
+import instrument
+
+PEER = instrument.PEER
 failures = 0
 
 
@@ -103,49 +103,17 @@ def serve_tcp(pace):
     return "tcp:127.0.0.1:%d" % listener.getsockname()[1]
 
 
-class Line:
-    """A serial line that can be unplugged: a pseudo-terminal behind a link of constant name."""
-
+class PaceLine(instrument.Line):
     def __init__(self, pace, folder):
-        self.pace, self.path = pace, os.path.join(folder, "ttyPACE")
-        self.address = "serial:%s:9600" % self.path
+        super().__init__(folder, "ttyPACE", 9600)
+        self.pace = pace
 
-    def plug(self):
-        self.master, self.slave = pty.openpty()
-        tty.setraw(self.slave)
-        os.symlink(os.ttyname(self.slave), self.path)
-        self.stop, self.told = os.pipe()
-
+    def serve(self):
         def read():
             ready = select.select([self.master, self.stop], [], [])[0]
             return os.read(self.master, 100) if self.stop not in ready else b""
 
-        self.thread = threading.Thread(target=self.pace.serve, args=(read, lambda b: os.write(self.master, b)))
-        self.thread.start()
-
-    def unplug(self):
-        os.close(self.told)
-        self.thread.join()
-        os.unlink(self.path)
-        for fd in (self.master, self.slave, self.stop):
-            os.close(fd)
-
-
-class Driver:
-    def __init__(self, address):
-        self.process = subprocess.Popen([PEER, "drive", "pace", address], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
-        self.first = self.ask()
-
-    def ask(self, line=None):
-        if line:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def end(self):
-        self.process.stdin.close()
-        return self.process.wait(10)
+        self.pace.serve(read, lambda b: os.write(self.master, b))
 
 
 GOOD = "47.625 48.5 210 6 1 0 180.2 1 OK"
@@ -153,7 +121,7 @@ GOOD = "47.625 48.5 210 6 1 0 180.2 1 OK"
 
 def exercise(name, pace, address):
     pace.errors = [(-102, "Syntax error"), (201, "Invalid while in local")]  # somebody else's, of before
-    driver = Driver(address)
+    driver = instrument.Driver("pace", address)
     check(name + ": accepted, with old errors in its queue", driver.first == "OK", driver.first)
     check(name + ": every value read", (seen := driver.ask("read")) == GOOD, seen)
     for end in ("\r", "\n", "\r\n"):
@@ -222,7 +190,7 @@ def refused_at_connect(address, pace):
             (":INST:SENS:FULL", "100.0, 0.0", "ERR_STATE", "does not reach membrane_bar_max 150 bar"),
             (":INST:SENS:FULL", "0.0", "ERR_DATA", "full scale reads 0 bar")):
         held, pace.values[header] = pace.values[header], value
-        driver = Driver(address)
+        driver = instrument.Driver("pace", address)
         check("refused at connect: %s %s" % (header, value), driver.first.startswith(code) and words in driver.first,
               driver.first)
         driver.end()
@@ -230,7 +198,7 @@ def refused_at_connect(address, pace):
 
 
 def unplug_and_replug(line):
-    driver = Driver(line.address)
+    driver = instrument.Driver("pace", line.address)
     check("a serial line: open", driver.first == "OK", driver.first)
     line.unplug()
     start = time.monotonic()
@@ -239,7 +207,7 @@ def unplug_and_replug(line):
     check("unplugged: no set point", (seen := driver.ask("setpoint 1")).startswith("ERR_LINK"), seen)
     line.plug()
     check("plugged in again: read without help", (seen := driver.ask("read")).endswith("OK"), seen)
-    other = Driver(line.address)
+    other = instrument.Driver("pace", line.address)
     check("a second program on the line is refused", "in use by another program" in other.first, other.first)
     other.end()
     driver.end()
@@ -294,7 +262,7 @@ def main():
     refused_at_connect(address, Pace.__init__(pace) or pace)
     with tempfile.TemporaryDirectory(prefix="isobar_", dir="/tmp") as folder:
         pace = Pace()
-        line = Line(pace, folder)
+        line = PaceLine(pace, folder)
         line.plug()
         exercise("serial", pace, line.address)
         unplug_and_replug(line)
