@@ -25,6 +25,9 @@
 #define BRAKE_SHARE 0.8
 #define UNLOADING_SHARE 0.6 /* of the load on the gasket may be excess, at least */
 
+/* What one slide says of a cell that nobody knows may be a slip of the cell: more is expected to follow. */
+#define FIRST_DOUBT 1.3
+
 /* A gasket that yields like an activated solid (learn_flow): its excess falls by YIELD_BAR, a fifth of a narrow dead
  * zone, per factor e of speed; it goes on by YIELDING_GPA while the excess is taken out, beyond what is expected. One
  * that stores more than VISCOUS_SHARE of the half width flows. */
@@ -113,6 +116,12 @@ static double half_width_bar(const struct loading *loading, double level_gpa)
     return fmax(line_at(&loading->width, mirror(loading, level_gpa)), HALF_WIDTH_BAR_MIN);
 }
 
+/* On unloading: below the take-up the membrane has no hold on the sample, and lets it go no faster. */
+static double acting_bar(const struct loading *loading, double membrane_bar)
+{
+    return loading->direction < 0 ? fmax(membrane_bar, loading->middle.offset_bar) : membrane_bar;
+}
+
 static void enter(struct loading *loading, enum loading_state state, int64_t now_ns)
 {
     loading->state = state;
@@ -136,6 +145,7 @@ static void take_over(struct loading *loading, const struct loading *before)
 {
     const struct loading_cell *cell = &loading->settings.cell;
     bool is_first = before->state == LOADING_IDLE;
+    loading->is_first = is_first && !cell->is_known;
     if (!is_first) {
         loading->width = before->width;
         loading->middle = before->middle;
@@ -177,8 +187,8 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .t_ns = now_ns,
         .moved_bar = membrane_bar,
     };
-    loading->membrane_bar = membrane_bar;
     take_over(loading, &before);
+    loading->acting_bar = acting_bar(loading, membrane_bar);
     enter(loading, LOADING_RAMP, now_ns);
 }
 
@@ -211,7 +221,7 @@ static bool fit_trend(const struct loading *loading, int64_t now_ns, struct tren
 static bool fit_slide(const struct loading *loading, int64_t now_ns, struct trend_fit *ret_fit)
 {
     const struct trend_drive drive = {
-        .membrane_bar = loading->membrane_bar,
+        .membrane_bar = loading->acting_bar,
         .drive_bar_s = loading->drive_bar_s,
         .compliance_bar_s_per_gpa = loading->response.estimate.compliance_bar_s_per_gpa,
         .edge_bar_per_gpa = loading->response.estimate.edge_bar_per_gpa,
@@ -238,7 +248,7 @@ static void learn(struct loading *loading, int64_t t_ns, double pressure_gpa, do
     if (!is_sliding)
         response_pause(&loading->response);
     else if (!is_wrong)
-        response_add(&loading->response, t_ns, mirror(loading, loading->membrane_bar), mirror(loading, pressure_gpa),
+        response_add(&loading->response, t_ns, mirror(loading, loading->acting_bar), mirror(loading, pressure_gpa),
                      pressure_gpa_sigma);
 }
 
@@ -273,7 +283,7 @@ void loading_add_reading(struct loading *loading, int64_t t_ns, double pressure_
         return; /* no reading at all; the interlock knows it as stale */
     double since_s = clamp(s_from_ns(t_ns - loading->t_ns), 0.0, STEP_S_MAX);
     trend_add(&loading->trend, t_ns, pressure_gpa, pressure_gpa_sigma,
-              loading->drive_bar_s + loading->membrane_bar * since_s);
+              loading->drive_bar_s + loading->acting_bar * since_s);
     if (loading->state == LOADING_RAMP)
         learn(loading, t_ns, pressure_gpa, pressure_gpa_sigma);
     if (loading->state == LOADING_BACK_OFF)
@@ -300,7 +310,8 @@ static double expected_rise_gpa(const struct loading *loading, double level_gpa,
     if (!(slope_gpa_per_s > 0.0))
         return 0.0;
     double excess_bar = fmin(cautious_compliance(loading) * slope_gpa_per_s, excess_bar_max(loading, level_gpa));
-    return slope_gpa_per_s * excess_bar / (2.0 * loading->settings.back_off_bar_per_s);
+    double doubt = loading->is_first ? FIRST_DOUBT : 1.0;
+    return doubt * slope_gpa_per_s * excess_bar / (2.0 * loading->settings.back_off_bar_per_s);
 }
 
 /* ln(1 + x), x >= 0, by square roots: the same on every processor. */
@@ -414,8 +425,9 @@ static double excess_bar(const struct loading *loading, double level_gpa, double
 
 static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, double slope)
 {
-    loading->near_edge_bar = mirror(loading, loading->command_bar) - excess_bar(loading, level_gpa, slope);
-    loading->centre_bar = mirror(loading, loading->command_bar);
+    double end_bar = mirror(loading, acting_bar(loading, loading->command_bar));
+    loading->near_edge_bar = end_bar - excess_bar(loading, level_gpa, slope);
+    loading->centre_bar = end_bar;
     double mean_gpa, sigma_gpa; /* as late as the means that will be compared with it */
     bool is_known = trend_mean(&loading->trend, drop_readings(loading), &mean_gpa, &sigma_gpa);
     loading->floor_gpa = is_known ? mirror(loading, mean_gpa) : level_gpa;
@@ -494,7 +506,8 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     double lead_gpa = slope > 0.0 ? SERVO_S * slope : 0.0; /* until the servo has answered */
     double missing = wanted_slope(loading, level_gpa + lead_gpa, slope) - slope;
     double rate = slope * estimate->edge_bar_per_gpa + servo_compliance(loading, slope) * missing / SERVO_S;
-    return clamp(rate, -settings->back_off_bar_per_s, loading->rate_bar_per_s);
+    bool is_let_go = is_sliding && loading->command_bar < acting_bar(loading, loading->command_bar);
+    return clamp(rate, -settings->back_off_bar_per_s, is_let_go ? 0.0 : loading->rate_bar_per_s);
 }
 
 static double probe_rate(const struct loading *loading)
@@ -664,11 +677,11 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
                   double authorised_bar_max)
 {
     double dt_s = clamp(s_from_ns(now_ns - loading->t_ns), 0.0, STEP_S_MAX);
-    double rate = 0.0, before_bar = loading->command_bar;
+    double rate = 0.0, before_bar = loading->command_bar, acted_bar = loading->acting_bar;
     enum loading_state state = loading->state;
-    loading->drive_bar_s += 0.5 * (loading->membrane_bar + membrane_bar) * s_from_ns(now_ns - loading->t_ns);
+    loading->acting_bar = acting_bar(loading, membrane_bar);
+    loading->drive_bar_s += 0.5 * (acted_bar + loading->acting_bar) * s_from_ns(now_ns - loading->t_ns);
     loading->t_ns = now_ns;
-    loading->membrane_bar = membrane_bar;
     switch (state) {
     case LOADING_RAMP:
         rate = step_ramp(loading, now_ns);

@@ -99,8 +99,9 @@ struct loading {
     double drift_gpa_max;
     double command_bar; /* the set point wanted now */
     struct response response;
-    double membrane_bar; /* as last read */
-    double drive_bar_s;  /* its integral over the change */
+    bool is_first;     /* change of a cell that nobody knows */
+    double acting_bar; /* the membrane pressure as last read, or the take-up, below which it has no hold on unloading */
+    double drive_bar_s; /* its integral over the change */
     int32_t n_approaches;
     struct line width;          /* half width of the dead zone against pressure, as far as it is known */
     struct line middle;         /* its middle: take-up + pressure / (GPa per bar) */

@@ -826,6 +826,69 @@ static void a_known_dead_zone_is_crossed_fast(void **state)
     }
 }
 
+/* A cell that creeps within 9 min slides so fast on its way down that the membrane could be emptied below the take-up,
+ * where it has no hold on the sample. It stops there, what the sample does then is not taken for a stiffer cell, and
+ * the target is not passed. */
+static void an_unloading_does_not_let_go_of_the_sample(void **state)
+{
+    (void)state;
+    const struct loading_settings kept = settings;
+    struct rig rig;
+    settings.cell = (struct loading_cell){.is_known = 1,
+                                          .compliance_bar_s_per_gpa = 5640.0,
+                                          .compliance_bar_s_per_gpa_sigma = 500.0,
+                                          .takeup_bar = 8.1,
+                                          .takeup_bar_sigma = 1.0,
+                                          .bar_per_gpa = 10.4,
+                                          .bar_per_gpa_sigma = 0.3,
+                                          .half_width_bar = 7.3,
+                                          .half_width_bar_sigma = 0.5,
+                                          .half_width_bar_per_gpa = 1.6,
+                                          .half_width_bar_per_gpa_sigma = 0.2};
+    const struct plant_law law = {.gpa_per_bar = 1.0 / 10.4,
+                                  .takeup_bar = 8.1,
+                                  .dead_zone_bar = 7.3,
+                                  .dead_zone_per_bar = 0.15,
+                                  .creep_s = 540.0,
+                                  .slip_interval_s = 1e9,
+                                  .slip_relaxation_s = 3600.0};
+    rig_start(&rig, 1, -1, 1.5, 42.0);
+    plant_init_law(&rig.plant, &law, 1, 3.3);
+    rig.plant.membrane_bar = 42.0;
+    double lowest_bar = INFINITY, lowest_gpa = INFINITY;
+    while (rig.loading.state != LOADING_DONE && s_from_ns(rig.now_ns) < 20000.0) {
+        rig_step(&rig);
+        lowest_bar = fmin(lowest_bar, rig.loading.command_bar);
+        lowest_gpa = fmin(lowest_gpa, plant_pressure_gpa(&rig.plant));
+    }
+    settings = kept;
+    assert_int_equal(rig.loading.state, LOADING_DONE);
+    assert_true(lowest_bar > law.takeup_bar - 1.0 && lowest_bar < law.takeup_bar + 3.0); /* it was at its limit */
+    assert_true(lowest_gpa > 1.5 - 0.03);
+    assert_true(fabs(rig.loading.response.estimate.compliance_bar_s_per_gpa / 5616.0 - 1.0) < 0.2);
+}
+
+/* The same slide of the same cell: the ramp ends earlier, and the rise it leaves room for is larger, when it is the
+ * first that anybody sees of this cell. */
+static void a_first_slide_is_doubted(void **state)
+{
+    (void)state;
+    struct desk first, later;
+    desk_start(&first, 1, 3.0, 60.0);
+    desk_start(&later, 1, 3.0, 60.0);
+    assert_true(first.loading.is_first);
+    later.loading.is_first = false;
+    first.level_gpa = later.level_gpa = 1.5;
+    while (first.loading.state == LOADING_RAMP && first.level_gpa < 3.1)
+        desk_run(&first, 2e-3, 3.0);
+    while (later.loading.state == LOADING_RAMP && later.level_gpa < 3.1)
+        desk_run(&later, 2e-3, 3.0);
+    assert_true(first.loading.state == LOADING_BACK_OFF && later.loading.state == LOADING_BACK_OFF);
+    assert_true(first.level_gpa < later.level_gpa - 0.01);
+    loading_start(&first.loading, &settings, 1, 3.3, RATE_BAR_PER_S, ISOBAR_S, DRIFT_GPA_MAX, 60.0, first.now_ns);
+    assert_false(first.loading.is_first);
+}
+
 static void what_is_no_number_is_no_reading(void **state)
 {
     (void)state;
@@ -1065,6 +1128,8 @@ int main(void)
         cmocka_unit_test(apply_approaches_again_from_the_watch),
         cmocka_unit_test(apply_learns_until_it_need_not_probe),
         cmocka_unit_test(a_known_dead_zone_is_crossed_fast),
+        cmocka_unit_test(an_unloading_does_not_let_go_of_the_sample),
+        cmocka_unit_test(a_first_slide_is_doubted),
         cmocka_unit_test(what_is_no_number_is_no_reading),
         cmocka_unit_test(v11_adds_what_a_day_of_creep_would_add),
         cmocka_unit_test(hostile_readings_break_no_invariant),
