@@ -97,7 +97,7 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     loading->stop_gpa = -0.006;
     loading->short_gpa = 0.03;
     loading->drop_gpa = 0.008;
-    loading->watch_s = 150.0;
+    loading->watch_s = 100.0;
     struct interlock_settings *interlock = &ret_settings->interlock;
     interlock->membrane_stale_s = 20.0;
     interlock->ruby_stale_s = 25.0;
