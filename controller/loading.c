@@ -41,6 +41,7 @@
  * the servo needs; the part of the half width per factor e of speed, with its edge half as soft where it flows; a rise
  * that can hardly be told from standing still: not slower. */
 #define LIMIT_MARGIN_GPA 0.1
+#define LIMIT_MARGIN_YIELDING_GPA 0.14
 #define LIMIT_SIGMAS 2.0
 #define LIMIT_LEAD_S 100.0
 #define YIELD_SHARE 0.2
@@ -76,6 +77,7 @@
 #define EDGE_BAR 0.3
 #define NEAR_SHARE 0.15
 #define FAR_SHARE 0.25
+#define MIDDLE_SHARE 0.05 /* of the half width: the middle on another line than that of the changes before */
 
 /* Approaches and corrections. FAR_SHORT times short_gpa is more than a drop explains. */
 #define APPROACHES_MAX 4
@@ -349,7 +351,8 @@ double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_n
 static double limited_slope(const struct loading *loading, double level_gpa, double present_slope, double slope)
 {
     double lead_gpa = LIMIT_LEAD_S * (present_slope > 0.0 ? present_slope : 0.0);
-    double margin_gpa = loading->settings.pressure_gpa_max - LIMIT_MARGIN_GPA - level_gpa - lead_gpa;
+    double hidden_gpa = loading->is_viscous ? LIMIT_MARGIN_GPA : LIMIT_MARGIN_YIELDING_GPA;
+    double margin_gpa = loading->settings.pressure_gpa_max - hidden_gpa - level_gpa - lead_gpa;
     double low = SLOPE_MIN, high = slope;
     if (!(slope > SLOPE_MIN) || rise_gpa_if_died(loading, level_gpa, slope) <= margin_gpa)
         return slope;
@@ -528,10 +531,17 @@ static void place_centre(struct loading *loading, double plateau_gpa, double end
     /* (near_bar - c - w)^2 near + (far_bar - c + w)^2 far + (w - known_bar)^2 known is least */
     double right_c = near * near_bar + far * far_bar, right_w = near * near_bar - far * far_bar + known * known_bar;
     double cc = near + far, cw = near - far, ww = near + far + known;
-    loading->centre_bar = fmin((ww * right_c - cw * right_w) / (cc * ww - cw * cw), end_bar);
+    double determinant = cc * ww - cw * cw, seen = determinant / ww;
+    double centre_bar = (ww * right_c - cw * right_w) / determinant;
+    /* and the middle as the changes before have seen it, at other pressures */
+    double pressure_gpa = mirror(loading, plateau_gpa),
+           middle_bar = mirror(loading, line_at(&loading->middle, pressure_gpa));
+    double middle_sigma = line_sigma_at(&loading->middle, pressure_gpa) + MIDDLE_SHARE * known_bar;
+    double before = 1.0 / (middle_sigma * middle_sigma);
+    loading->centre_bar = fmin((seen * centre_bar + before * middle_bar) / (seen + before), end_bar);
     double both_sigma = 0.5 * sqrt(near_sigma * near_sigma + far_sigma * far_sigma);
-    line_measure(&loading->width, mirror(loading, plateau_gpa), seen_bar, both_sigma);
-    line_measure(&loading->middle, mirror(loading, plateau_gpa), mirror(loading, loading->centre_bar), both_sigma);
+    line_measure(&loading->width, pressure_gpa, seen_bar, both_sigma);
+    line_measure(&loading->middle, pressure_gpa, mirror(loading, centre_bar), both_sigma);
     assert(loading->centre_bar <= end_bar); /* L5 */
 }
 

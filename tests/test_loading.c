@@ -646,6 +646,27 @@ static void the_next_change_knows_the_cell(void **state)
     assert_true(fresh.command_bar == 0.0);
 }
 
+/* One edge that is seen far off does not carry the membrane away: the changes before know where the middle lies. */
+static void the_middle_is_where_earlier_changes_have_seen_it(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig, 23, 1, 1.5, 0.0);
+    assert_true(rig_run(&rig, LOADING_DONE, 40000.0));
+    for (double target_gpa = 2.5; target_gpa < 5.0; target_gpa += 1.0) {
+        start(&rig.loading, 1, target_gpa, rig.plant.membrane_bar, rig.now_ns);
+        assert_true(rig_run(&rig, target_gpa > 4.0 ? LOADING_BACK_OFF : LOADING_DONE, 40000.0));
+    }
+    rig.loading.near_edge_bar -= 6.0;
+    assert_true(rig_run(&rig, LOADING_DONE, 40000.0));
+    const struct plant_law *law = &rig.plant.law;
+    double middle_bar = law->takeup_bar + rig.plant.load_bar;
+    double half_width_bar = law->dead_zone_bar + law->dead_zone_per_bar * rig.plant.load_bar;
+    if (!(fabs(rig.plant.membrane_bar - middle_bar) < 0.5 * half_width_bar))
+        fail_msg("membrane at %.1f bar, middle %.1f, half width %.1f", rig.plant.membrane_bar, middle_bar,
+                 half_width_bar);
+}
+
 /* A slip looks like a drop. What an earlier change has measured is not given up for it, whenever it comes; and whether
  * it was taken for the drop or not, the drop itself ends the back-off. */
 static void a_slip_does_not_make_a_known_dead_zone_narrow(void **state)
@@ -1123,6 +1144,7 @@ int main(void)
         cmocka_unit_test(a_retreat_may_be_resumed_on_its_way),
         cmocka_unit_test(the_range_holds_the_next_minute_and_the_retreat),
         cmocka_unit_test(the_next_change_knows_the_cell),
+        cmocka_unit_test(the_middle_is_where_earlier_changes_have_seen_it),
         cmocka_unit_test(a_slip_does_not_make_a_known_dead_zone_narrow),
         cmocka_unit_test(apply_probes_while_nothing_is_known),
         cmocka_unit_test(apply_approaches_again_from_the_watch),
