@@ -729,8 +729,11 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     put_run(loop);
     if (settings->cell_note)
         say(loop, "info", "%s", settings->cell_note);
+    code = ruby_link_start(&loop->ruby, settings->beamline, detector_link_epics(loop->detector), &loop->context,
+                           settings->store, err);
+    if (code)
+        return code;
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
-    loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
     loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;
