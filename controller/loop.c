@@ -501,6 +501,9 @@ static void tell(struct loop *loop, const struct event *event)
         put_scan(loop, event, "failed");
         say(loop, "warning", "scan %" PRId64 " attempt %" PRId64 " failed: %s", event->integer[0], event->integer[1],
             event->text);
+    } else if ((event->kind == EVENT_RUBY || event->kind == EVENT_SPECTROMETER_FOUND) && event->text[0]) {
+        bool is_warning = event->kind == EVENT_SPECTROMETER_FOUND || event->integer[1];
+        say(loop, is_warning ? "warning" : "info", "%s", event->text);
     } else if (event->kind == EVENT_RESULT && event->integer[1]) {
         say(loop, "info", "scan %" PRId64 ": tau %.1f s, beta %.2f, contrast %.4f (|F|^2 = exp(-2 (t/tau)^beta))",
             event->integer[0], event->value[0], event->value[1], event->value[2]);

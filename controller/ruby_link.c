@@ -60,42 +60,40 @@ static int link_open(void *self, struct err *err)
                                                  .busy_pv = settings->busy_pv,
                                                  .counts_saturation = settings->counts_saturation};
     link->has_fit = false;
-    int code = link->spectrometer ? spectrometer_connect(link->spectrometer, err)
-                                  : spectrometer_open(&link->spectrometer, &wanted, err);
-    if (code == 0 && spectrometer_note(link->spectrometer)[0])
-        put_log(link, "warning", spectrometer_note(link->spectrometer));
-    return code;
+    return link->spectrometer ? spectrometer_connect(link->spectrometer, err)
+                              : spectrometer_open(&link->spectrometer, &wanted, err);
+}
+
+static const char *link_note(void *self)
+{
+    struct ruby_link *link = self;
+    return spectrometer_note(link->spectrometer);
 }
 
 static void link_close(void *self) { (void)self; } /* the driver has closed what failed */
 
-/* The temperature of the reading that is being made; what is new about it in ret_text, or "". */
-static void read_temperature(struct ruby_link *link, char *ret_text, size_t size)
+/* The temperature of the reading that is being made, and what is new about it. A step of it is one of the pressure,
+ * whatever the sample does. Returns whether that is a warning. */
+static bool read_temperature(struct ruby_link *link, double r1_nm, char *ret_text, size_t size)
 {
     struct err err = {0};
     double timeout_s = link->temperature.has_believed ? THERMOMETER_S : 4 * THERMOMETER_S;
+    double before_k = link->now.temperature_k;
     struct temperature_sample sample = {.t_ns = 0};
     ret_text[0] = '\0';
     if (!link->thermometer)
-        return;
+        return false;
     sample.is_read = thermometer_read(link->thermometer, timeout_s, &sample.temperature_k, &sample.stamp_ns, &err) == 0;
     sample.t_ns = clock_now_ns(link->context->clock);
     sample.wall_ns = clock_wall_ns();
     link->now = temperature_judge(&link->temperature, &sample);
     temperature_text(&link->temperature, &link->now, err.message, ret_text, size);
-}
-
-/* A step of the temperature is one of the pressure, whatever the sample does. */
-static void note_temperature(struct ruby_link *link, double gpa_step, char *text, size_t size)
-{
-    size_t used = strlen(text);
-    if (used == 0)
-        return;
+    size_t used = strlen(ret_text);
     if (link->now.step_k != 0)
-        snprintf(text + used, size - used, ": the pressure moves by %+.3f GPa with it, whatever the sample does",
-                 gpa_step);
-    bool is_quiet = link->temperature.doubt == TEMPERATURE_BELIEVED && link->now.step_k == 0;
-    put_log(link, is_quiet ? "info" : "warning", text);
+        snprintf(ret_text + used, size - used, ": the pressure moves by %+.3f GPa with it, whatever the sample does",
+                 ruby_ruler_pressure_gpa(&link->ruler, r1_nm, link->now.temperature_k) -
+                     ruby_ruler_pressure_gpa(&link->ruler, r1_nm, before_k));
+    return link->temperature.doubt != TEMPERATURE_BELIEVED || link->now.step_k != 0;
 }
 
 static void put_row(struct ruby_link *link, int64_t t_ns, const struct ruby_pressure *pressure, const char *reason)
@@ -171,15 +169,12 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     struct err err = {0};
     struct ruby_fit fit;
     char news[EVENT_TEXT_MAX];
-    double before_k = link->now.temperature_k;
-    read_temperature(link, news, sizeof news);
     const struct spectrum *spectrum = &link->spectrum;
     int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation,
                                  link->has_fit ? &link->fit : NULL, &fit, &err);
     link->has_fit = code == 0;
     adapt_exposure(link, code == ERR_LIMIT);
     if (code) {
-        note_temperature(link, NAN, news, sizeof news);
         post_rejected(link, err.message);
         put_row(link, t_ns, NULL, err.message);
         return;
@@ -188,12 +183,12 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     note_warnings(link);
     /* The control is told of the noise only: what the line model and the temperature are uncertain by is common to
      * neighbouring readings, and would hide a drop of the pressure that is plain to see. */
+    bool is_warning = read_temperature(link, fit.r1_nm, news, sizeof news);
     struct ruby_pressure pressure = ruby_ruler_derive(&link->ruler, fit.r1_nm, fit.r1_nm_sigma_noise,
                                                       link->now.temperature_k, link->now.temperature_k_sigma);
-    note_temperature(link, pressure.gpa - ruby_ruler_pressure_gpa(&link->ruler, fit.r1_nm, before_k), news,
-                     sizeof news);
     struct event event = inbox_event(EVENT_RUBY, news[0] ? news : NULL);
     event.integer[0] = link->read_ns;
+    event.integer[1] = is_warning;
     event.value[0] = pressure.gpa;
     event.value[1] = pressure.gpa_sigma_fit;
     inbox_post(link->context->inbox, &event);
@@ -224,6 +219,7 @@ int ruby_link_start(struct ruby_link **ret_link, const struct beamline *settings
     static const struct instrument_class class = {.lost = EVENT_SPECTROMETER_LOST,
                                                   .found = EVENT_SPECTROMETER_FOUND,
                                                   .open = link_open,
+                                                  .note = link_note,
                                                   .work = link_work,
                                                   .close = link_close};
     struct ruby_link *link = calloc(1, sizeof *link);

@@ -7,7 +7,7 @@
 
 #include "drivers/spectrometer.h"
 
-#define SPECTROMETER_NOTE_MAX 300
+#define SPECTROMETER_NOTE_MAX 200
 #define SPECTROMETER_PIXELS_MIN 16 /* in the window: fewer cannot hold the doublet */
 
 struct spectrometer_class {

@@ -112,7 +112,7 @@ static int synchronise(struct device *device, struct err *err)
         is_ascii = code && device->first == 'v';
     }
     if (is_ascii)
-        return err_set(err, ERR_PROTOCOL, "%s answers in ASCII mode, and does not leave it when told bB; link closed",
+        return err_set(err, ERR_STATE, "%s answers in ASCII mode, and does not leave it when told bB; link closed",
                        device->settings->address);
     return code;
 }
@@ -148,7 +148,7 @@ static int line_find(struct device *device, char *ret_note, struct err *err)
 {
     int baud = transport_baud(device->transport);
     int code = synchronise(device, err);
-    if (code == 0 || code == ERR_LINK || baud == OCEAN_BAUD_POWER_UP)
+    if (code == 0 || code == ERR_LINK || code == ERR_STATE || baud == OCEAN_BAUD_POWER_UP)
         return code;
     if ((code = transport_set_baud(device->transport, OCEAN_BAUD_POWER_UP, err)))
         return code;
@@ -160,9 +160,8 @@ static int line_find(struct device *device, char *ret_note, struct err *err)
     if ((code = transport_set_baud(device->transport, OCEAN_BAUD_POWER_UP, err)) || (code = synchronise(device, err)))
         return err_prefix(err, "it does not come back to %d baud", OCEAN_BAUD_POWER_UP);
     snprintf(ret_note, SPECTROMETER_NOTE_MAX,
-             "spectrometer stays at %d baud and does not follow to %d: %.120s; every spectrum takes longer for it; "
-             "write %d into its address if that is how it is",
-             OCEAN_BAUD_POWER_UP, baud, reason.message, OCEAN_BAUD_POWER_UP);
+             "spectrometer stays at %d baud and does not follow to %d, so that each spectrum takes longer: %.100s",
+             OCEAN_BAUD_POWER_UP, baud, reason.message);
     return 0;
 }
 
