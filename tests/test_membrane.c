@@ -768,7 +768,8 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
         if (left == 0 && random_uniform(random) < 0.03)
             left = 1 + (int)(3 * random_uniform(random));
         hours->is_now = left > 0;
-        world_set_fault(hours->bench->world, WORLD_MEMBRANE, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS, FAULT_FRACTION);
+        world_set_fault(hours->bench->world, WORLD_MEMBRANE, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS,
+                        FAULT_FRACTION);
         double setpoint_bar = i % 5 == 0 ? 20 + floor(163840.0 * i / ROUNDS) / 8192 : 0;
         bool is_read = round_pass(hours, setpoint_bar);
         n_lost = is_read || hours->is_now ? 0 : n_lost + 1;

@@ -263,80 +263,98 @@ static void check_temperatures(const char *db)
     store_reader_close(reader);
 }
 
-static void a_thermometer_that_fails_is_not_believed(void **state)
-{
-    (void)state;
-    static struct beamline beamline;
-    static struct epics *epics;
-    char db[100], ca_address[40];
-    int port = free_port();
-    struct instrument_context context = {.clock = experiment, .inbox = inbox_new(experiment), .cadence_s = 0.05};
+/* A night's thread, from its first reading on: each begins anew to believe. */
+struct warm {
+    struct beamline beamline;
+    struct instrument_context context;
+    struct epics *epics;
     struct store *store;
     struct ruby_link *link;
-    pid_t ioc = start_ioc(port);
-    snprintf(db, sizeof db, "%s/warm.db", directory);
+};
+
+static void warm_begin(struct warm *warm)
+{
+    warm->context.is_ended = false;
+    assert_int_equal(ruby_link_start(&warm->link, &warm->beamline, warm->epics, &warm->context, warm->store, &err), 0);
+}
+
+static void warm_end(struct warm *warm)
+{
+    warm->context.is_ended = true;
+    ruby_link_join(warm->link);
+}
+
+static void warm_make(struct warm *warm, const char *db, int port)
+{
+    char ca_address[40];
     snprintf(ca_address, sizeof ca_address, "127.0.0.1:%d", port);
-    assert_int_equal(store_create(&store, db, &err), 0);
-    assert_int_equal(epics_open(&epics, ca_address, &err), 0);
-    beamline.spectrometer = (struct beamline_spectrometer){
+    assert_int_equal(store_create(&warm->store, db, &err), 0);
+    assert_int_equal(epics_open(&warm->epics, ca_address, &err), 0);
+    warm->context = (struct instrument_context){.clock = experiment, .inbox = inbox_new(experiment), .cadence_s = 0.05};
+    warm->beamline.spectrometer = (struct beamline_spectrometer){
         .driver = "ocean-optics", .exposure_s = 0.1, .wavelength_nm_min = 690, .wavelength_nm_max = 705};
-    snprintf(beamline.spectrometer.address, sizeof beamline.spectrometer.address, "%s", address);
-    beamline.ruby = (struct beamline_ruby){.scale = "ruby2020",
-                                           .correction = "datchi2007",
-                                           .lambda0_nm = 694.25,
-                                           .temperature_k_zero = 296,
-                                           .temperature_k = 296,
-                                           .temperature_k_sigma = SIGMA_K,
-                                           .temperature_k_sigma_lost = LOST_K,
-                                           .temperature_pv = "ISB:CELL:Temperature"};
-    assert_int_equal(ruby_link_start(&link, &beamline, epics, &context, store, &err), 0);
-    struct event event = await(context.inbox, EVENT_RUBY);
+    snprintf(warm->beamline.spectrometer.address, sizeof warm->beamline.spectrometer.address, "%s", address);
+    warm->beamline.ruby = (struct beamline_ruby){.scale = "ruby2020",
+                                                 .correction = "datchi2007",
+                                                 .lambda0_nm = 694.25,
+                                                 .temperature_k_zero = 296,
+                                                 .temperature_k = 296,
+                                                 .temperature_k_sigma = SIGMA_K,
+                                                 .temperature_k_sigma_lost = LOST_K,
+                                                 .temperature_pv = "ISB:CELL:Temperature"};
+    warm_begin(warm);
+    struct event event = await(warm->context.inbox, EVENT_RUBY);
     if (strstr(event.text, "not read")) /* the IOC starts more slowly than the spectrometer */
-        await_text(context.inbox, NULL, 40);
-    else
-        assert_non_null(strstr(event.text, "thermometer of the cell is believed: 29"));
-    context.is_ended = true;
-    ruby_link_join(link);
-    context.is_ended = false;
-    assert_int_equal(ruby_link_start(&link, &beamline, epics, &context, store, &err), 0);
-    await_text(context.inbox, "is believed", 0);
-    thermometer_fails(context.inbox, WORLD_FAULT_OFF, "not read (ISB:CELL:Temperature has the severity INVALID)");
-    context.is_ended = true;
-    ruby_link_join(link);
-    static const struct {
-        enum world_fault fault;
-        const char *words;
-    } faults[] = {{WORLD_FAULT_WRONG, "absurd: 2"}, {WORLD_FAULT_GARBAGE, "check the sensor"}};
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) { /* each as if it were the first loss */
-        context.is_ended = false;
-        assert_int_equal(ruby_link_start(&link, &beamline, epics, &context, store, &err), 0);
-        await_text(context.inbox, "is believed", 0);
-        thermometer_fails(context.inbox, faults[i].fault, faults[i].words);
-        context.is_ended = true;
-        ruby_link_join(link);
-    }
-    context.is_ended = false;
-    assert_int_equal(ruby_link_start(&link, &beamline, epics, &context, store, &err), 0);
-    await_text(context.inbox, "is believed", 0);
-    world_show(296.9); /* and so is the ruby: no pressure moves, but it is said what the temperature does to it */
-    event = await_text(context.inbox, "+0.9", 0);
-    assert_int_equal(event.integer[1], 1);
-    assert_non_null(strstr(event.text, "K: the pressure moves by -0.01"));
-    kill(ioc, SIGKILL);
-    waitpid(ioc, NULL, 0);
-    await_text(context.inbox, "not read (ISB:CELL:Temperature", 0);
-    context.is_ended = true;
-    ruby_link_join(link);
-    world_show(296);
-    store_close(store);
-    inbox_free(context.inbox);
-    epics_close(epics);
-    check_temperatures(db);
+        await_text(warm->context.inbox, NULL, 40);
+    warm_end(warm);
+}
+
+static void warm_free(struct warm *warm, const char *db)
+{
     static const char *const parts[] = {"", ".lock", "-wal", "-shm"};
+    inbox_free(warm->context.inbox);
+    epics_close(warm->epics);
     for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s%s", db, parts[i]);
         unlink(path);
     }
+}
+
+static void a_thermometer_that_fails_is_not_believed(void **state)
+{
+    (void)state;
+    static struct warm warm;
+    static const struct {
+        enum world_fault fault;
+        const char *words;
+    } faults[] = {{WORLD_FAULT_OFF, "not read (ISB:CELL:Temperature has the severity INVALID)"},
+                  {WORLD_FAULT_WRONG, "absurd: 2"},
+                  {WORLD_FAULT_GARBAGE, "check the sensor"}};
+    char db[100];
+    int port = free_port();
+    pid_t ioc = start_ioc(port);
+    snprintf(db, sizeof db, "%s/warm.db", directory);
+    warm_make(&warm, db, port);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        warm_begin(&warm);
+        await_text(warm.context.inbox, "is believed: 29", 0);
+        thermometer_fails(warm.context.inbox, faults[i].fault, faults[i].words);
+        warm_end(&warm);
+    }
+    warm_begin(&warm);
+    await_text(warm.context.inbox, "is believed: 29", 0);
+    world_show(296.9); /* and so is the ruby: no pressure moves, but it is said what the temperature does to it */
+    struct event event = await_text(warm.context.inbox, "+0.9", 0);
+    assert_int_equal(event.integer[1], 1);
+    assert_non_null(strstr(event.text, "K: the pressure moves by -0.01"));
+    kill(ioc, SIGKILL);
+    waitpid(ioc, NULL, 0);
+    await_text(warm.context.inbox, "not read (ISB:CELL:Temperature", 0);
+    warm_end(&warm);
+    world_show(296);
+    store_close(warm.store);
+    check_temperatures(db);
+    warm_free(&warm, db);
 }
 
 int main(int argc, char **argv)
