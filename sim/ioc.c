@@ -366,9 +366,11 @@ static void *port_main(void *context)
         if (!job.binding)
             return NULL;
         enum parameter parameter = job.binding->parameter;
-        job.binding->is_refused = !ruby_stand_write(ioc.ruby_stand, parameter, job.number) &&
-                                  !spectrograph_write(ioc.spectrograph, parameter, job.number) &&
-                                  detector_write(ioc.detector, parameter, job.number, job.text) < 0;
+        bool *is_refused = &job.binding->is_refused;
+        *is_refused = false;
+        if (!ruby_stand_write(ioc.ruby_stand, parameter, job.number) &&
+            !spectrograph_write(ioc.spectrograph, parameter, job.number, is_refused))
+            *is_refused = detector_write(ioc.detector, parameter, job.number, job.text) < 0;
         callbackRequestProcessCallback(&job.binding->complete, priorityMedium, job.binding->record);
     }
 }

@@ -182,10 +182,13 @@ void spectrograph_stop(struct spectrograph *spectrograph)
     free(spectrograph);
 }
 
-bool spectrograph_write(struct spectrograph *spectrograph, enum parameter parameter, double number)
+bool spectrograph_write(struct spectrograph *spectrograph, enum parameter parameter, double number,
+                        bool *ret_is_refused)
 {
-    if (parameter == PARAMETER_SPECTRUM_EXPOSURE && number >= EXPOSURE_S_MIN && number <= EXPOSURE_S_MAX) {
-        parameter_set_number(spectrograph->table, parameter, number);
+    if (parameter == PARAMETER_SPECTRUM_EXPOSURE) {
+        *ret_is_refused = !(number >= EXPOSURE_S_MIN && number <= EXPOSURE_S_MAX);
+        if (!*ret_is_refused)
+            parameter_set_number(spectrograph->table, parameter, number);
         return true;
     }
     if (parameter != PARAMETER_SPECTRUM_ACQUIRE)

@@ -28,9 +28,10 @@ struct spectrograph;
 struct spectrograph *spectrograph_start(struct parameter_table *table, struct world *world, struct clock *clock);
 void spectrograph_stop(struct spectrograph *spectrograph);
 
-/* A client's write, from the port thread. Returns false when the parameter is not the spectrograph's, or when it
- * refuses (exposure not within 0.001 to 60 s). */
-bool spectrograph_write(struct spectrograph *spectrograph, enum parameter parameter, double number);
+/* A client's write, from the port thread. Returns false when the parameter is not the spectrograph's; *ret_is_refused:
+ * an exposure that is not within 0.001 to 60 s. */
+bool spectrograph_write(struct spectrograph *spectrograph, enum parameter parameter, double number,
+                        bool *ret_is_refused);
 
 /* The values of PARAMETER_SPECTRUM_WAVELENGTH or _COUNTS. ret_values: [n_max]. Returns their count; -1: not known. */
 int spectrograph_read(struct spectrograph *spectrograph, enum parameter parameter, double *ret_values, int n_max);
