@@ -662,8 +662,8 @@ static const char *const fault_names[WORLD_FAULT_COUNT] = {
 
 static const char *const wire_names[] = {"by TCP", "on a line", "by EPICS"};
 
-/* Every second mode at one spectrometer; the number of things that went wrong. */
-static int half_of_all_hours(enum wire wire, int first, uint64_t seed)
+/* Every n-th mode at one spectrometer; the number of things that went wrong. */
+static int hours_of_every(int n, int first, enum wire wire, uint64_t seed)
 {
     struct bench *bench = calloc(1, sizeof *bench);
     void *state = bench;
@@ -683,7 +683,7 @@ static int half_of_all_hours(enum wire wire, int first, uint64_t seed)
     settings.answer_ms = 1000;
     spectrometer_close(opened_when_ready(&settings)); /* at its wanted rate from now on */
     settings.answer_ms = ANSWER_MS;
-    for (int fault = first; fault < WORLD_FAULT_COUNT; fault += 2) {
+    for (int fault = first; fault < WORLD_FAULT_COUNT; fault += n) {
         struct hours hours = {.bench = bench, .settings = settings, .fault = (enum world_fault)fault};
         two_hours_of(&hours, &random, &t_ns, wire == BY_EPICS ? 1 : FAULT_FRACTION);
         spectrometer_close(hours.spectrometer);
@@ -705,22 +705,28 @@ static void two_hours_of_random_faults(void **state)
     const char *given = getenv("SEED");
     uint64_t seed = given ? strtoull(given, NULL, 10) : 1;
     print_message("seed %llu\n", (unsigned long long)seed);
-    pid_t children[6];
-    for (int i = 0; i < 6; i++) {
+    static const struct {
+        enum wire wire;
+        int n, first;
+    } shares[] = {{BY_TCP, 2, 0},    {BY_TCP, 2, 1},    {BY_EPICS, 2, 0},  {BY_EPICS, 2, 1},
+                  {ON_A_LINE, 4, 0}, {ON_A_LINE, 4, 1}, {ON_A_LINE, 4, 2}, {ON_A_LINE, 4, 3}};
+    const int n_shares = sizeof shares / sizeof shares[0];
+    pid_t children[sizeof shares / sizeof shares[0]];
+    for (int i = 0; i < n_shares; i++) {
         fflush(stdout);
         children[i] = fork();
         if (children[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGTERM);
-            int n_bad = half_of_all_hours((enum wire)(i / 2), i % 2, seed + (uint64_t)i);
+            int n_bad = hours_of_every(shares[i].n, shares[i].first, shares[i].wire, seed + (uint64_t)i);
             fflush(stdout);
             _exit(n_bad > 0);
         }
     }
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < n_shares; i++) {
         int status;
         assert_int_equal(waitpid(children[i], &status, 0), children[i]);
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-            fail_msg("%s: see above", wire_names[i / 2]);
+            fail_msg("%s: see above", wire_names[shares[i].wire]);
     }
 }
 
