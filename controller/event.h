@@ -16,10 +16,11 @@ enum event_kind {
                             integer: bits of enum event_membrane; text: what they mean, when there are any */
     EVENT_MEMBRANE_LOST, /* text: the driver's sentence; integer: its ERR_* */
     EVENT_MEMBRANE_FOUND,
-    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began */
+    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began, 1 when the
+                            text is a warning; text: what is new about the temperature in it, when there is anything */
     EVENT_RUBY_REJECTED, /* text: why; integer: t_ns when the exposure began */
     EVENT_SPECTROMETER_LOST,
-    EVENT_SPECTROMETER_FOUND,
+    EVENT_SPECTROMETER_FOUND, /* text: what is not as it was asked for, when there is anything */
     EVENT_DETECTOR_LOST,
     EVENT_DETECTOR_FOUND,
     EVENT_SCAN_STARTED,   /* integer: scan_number, attempt */

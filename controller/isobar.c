@@ -28,7 +28,7 @@
 
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
-        *correction, *membrane;
+        *correction, *membrane, *spectrometer;
     double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
@@ -40,7 +40,7 @@ static const char usage_text[] =
     "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
     "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua] [--ruby-access always|between_scans]\n"
-    "           [--membrane bronkhorst|alicat|pace]\n"
+    "           [--membrane bronkhorst|alicat|pace] [--spectrometer ocean|epics]\n"
     "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
@@ -173,7 +173,8 @@ static int command_rehearse(const struct options *options, const char *path)
                                           .cell_path = options->cell,
                                           .seed = drawn % 1000000,
                                           .ruby_access = options->ruby_access,
-                                          .membrane = options->membrane};
+                                          .membrane = options->membrane,
+                                          .spectrometer = options->spectrometer};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -369,6 +370,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
                                                  {"membrane", required_argument, NULL, 'm'},
+                                                 {"spectrometer", required_argument, NULL, 'o'},
                                                  {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -440,6 +442,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
                 return 2;
             }
             break;
+        case 'o':
+            ret_options->spectrometer = optarg;
+            if (strcmp(optarg, "ocean") != 0 && strcmp(optarg, "epics") != 0) {
+                fprintf(stderr, "isobar: --spectrometer %s refused: ocean or epics\n", optarg);
+                return 2;
+            }
+            break;
         case 'j':
             ret_options->is_json = 1;
             break;
@@ -456,7 +465,8 @@ int main(int argc, char **argv)
                               .lambda0_nm = 694.25,
                               .temperature_k_zero = 296,
                               .ruby_access = "always",
-                              .membrane = "bronkhorst"};
+                              .membrane = "bronkhorst",
+                              .spectrometer = "ocean"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;

@@ -501,6 +501,9 @@ static void tell(struct loop *loop, const struct event *event)
         put_scan(loop, event, "failed");
         say(loop, "warning", "scan %" PRId64 " attempt %" PRId64 " failed: %s", event->integer[0], event->integer[1],
             event->text);
+    } else if ((event->kind == EVENT_RUBY || event->kind == EVENT_SPECTROMETER_FOUND) && event->text[0]) {
+        bool is_warning = event->kind == EVENT_SPECTROMETER_FOUND || event->integer[1];
+        say(loop, is_warning ? "warning" : "info", "%s", event->text);
     } else if (event->kind == EVENT_RESULT && event->integer[1]) {
         say(loop, "info", "scan %" PRId64 ": tau %.1f s, beta %.2f, contrast %.4f (|F|^2 = exp(-2 (t/tau)^beta))",
             event->integer[0], event->value[0], event->value[1], event->value[2]);
@@ -729,8 +732,11 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     put_run(loop);
     if (settings->cell_note)
         say(loop, "info", "%s", settings->cell_note);
+    code = ruby_link_start(&loop->ruby, settings->beamline, detector_link_epics(loop->detector), &loop->context,
+                           settings->store, err);
+    if (code)
+        return code;
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
-    loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
     loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;

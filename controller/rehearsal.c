@@ -134,7 +134,8 @@ static int start_simulator(struct rehearsal *rehearsal, const struct rehearsal_s
         dup2(ends[1], STDOUT_FILENO);
         redirect(rehearsal, "sim.log", STDERR_FILENO);
         execl(program, "isobar-sim", "beamline", "--dir", rehearsal->directory, "--seed", number, "--ruby-access",
-              settings->ruby_access, "--membrane", settings->membrane, (char *)NULL);
+              settings->ruby_access, "--membrane", settings->membrane, "--spectrometer", settings->spectrometer,
+              (char *)NULL);
         _exit(127);
     }
     close(ends[1]);

@@ -18,8 +18,9 @@ struct rehearsal_settings {
     const char *cell_path; /* of the cell's passport; NULL: none */
     const char *directory; /* artefacts: night.db, results/, raw/, truth.jsonl, isobard.log, sim.log */
     uint64_t seed;
-    const char *membrane;    /* driver of the membrane controller that is simulated */
-    const char *ruby_access; /* "always" or "between_scans": which beamline is simulated */
+    const char *membrane;     /* driver of the membrane controller that is simulated */
+    const char *spectrometer; /* the spectrometer that is simulated, "ocean" or "epics" */
+    const char *ruby_access;  /* "always" or "between_scans": which beamline is simulated */
 };
 
 /* 0: passed; 1: failed (said on standard output); negative: could not be run. */

@@ -2,18 +2,19 @@
  * isobar-sim: the simulated beamline on the real wires, and the hands of the person who stands at it.
  *
  * beamline --dir DIR --seed N [--ruby-access always|between_scans]: everything: the world in this process, one child
- * per wire, and DIR/beamline.lua. With between_scans the ruby's optics stand in the X-ray beam when they are in;
+ * per wire, and DIR/beamline.lua, which takes the spectrometer on its own wire (--spectrometer ocean) or that of the
+ * IOC (epics). With between_scans the ruby's optics stand in the X-ray beam when they are in;
  * otherwise beside it, and in place all night. The stand's records are served either way.
  *
  * world --dir DIR --seed N: the world only: clock, physics, truth.
  *
  * membrane, spectrometer or ioc --dir DIR --port N: one wire, of the world in DIR. The membrane controller is an
- * EL-PRESS
- * (--membrane bronkhorst), an Alicat (alicat) or a PACE5000 (pace); instead of the port, --line PATH makes it a serial
- * line at PATH. `beamline` takes --membrane, too.
+ * EL-PRESS (--membrane bronkhorst), an Alicat (alicat) or a PACE5000 (pace); `beamline` takes --membrane, too. Instead
+ * of the port, --line PATH makes a membrane controller or a spectrometer a serial line at PATH.
  *
- * fault --dir DIR none, off, stuck, garbage, wrong, slow, delayed or intermittent: what is wrong with the membrane
- * controller of the running world in DIR from now on (sim/wire.h).
+ * fault --dir DIR [membrane, spectrometer or thermometer] none, off, stuck, garbage, wrong, slow, delayed or
+ * intermittent: what is wrong with the membrane controller (or that) of the running world in DIR from now on
+ * (sim/wire.h, sim/spectrograph.h, sim/ruby_stand.h).
  *
  * hands --dir DIR deflate, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the cell's
  * screws so that they carry the load; `unlock` loosens them; `deflate` locks the cell and then empties the membrane at
@@ -54,6 +55,8 @@
 #define PREFIX "ISB:cam1:"
 #define RING_PV "ISB:RING:Current"
 #define RUBY_PREFIX "ISB:RUBY:"
+#define SPECTRUM_PREFIX "ISB:SPEC:"
+#define TEMPERATURE_PV "ISB:CELL:Temperature"
 
 enum wire { WIRE_MEMBRANE, WIRE_SPECTROMETER, WIRE_IOC, WIRE_COUNT };
 
@@ -64,9 +67,10 @@ struct options {
     uint64_t seed;
     int port;
     double speed_max;
-    const char *membrane;    /* model of the membrane controller, as the beamline file calls its driver */
-    const char *line;        /* serial line of the membrane controller; NULL: TCP */
-    const char *ruby_access; /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
+    const char *membrane;     /* model of the membrane controller, as the beamline file calls its driver */
+    const char *spectrometer; /* "ocean": on a wire of its own; "epics": two waveforms of the IOC */
+    const char *line;         /* serial line of the instrument; NULL: TCP */
+    const char *ruby_access;  /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
 };
 
 struct server {
@@ -215,7 +219,7 @@ static int run_wire(enum wire wire, const struct options *options)
                                                       : membrane_server_run(world, options->membrane, address, &err);
         break;
     case WIRE_SPECTROMETER:
-        code = spectrometer_server_run(world, clock, address, &err);
+        code = spectrometer_server_run(world, clock, address, OCEAN_BAUD_USB2000, &err);
         break;
     case WIRE_IOC:
         ioc_settings_default(&settings);
@@ -223,6 +227,8 @@ static int run_wire(enum wire wire, const struct options *options)
         snprintf(settings.prefix, sizeof settings.prefix, "%s", PREFIX);
         snprintf(settings.ring_pv, sizeof settings.ring_pv, "%s", RING_PV);
         snprintf(settings.ruby_prefix, sizeof settings.ruby_prefix, "%s", RUBY_PREFIX);
+        snprintf(settings.spectrum_prefix, sizeof settings.spectrum_prefix, "%s", SPECTRUM_PREFIX);
+        snprintf(settings.temperature_pv, sizeof settings.temperature_pv, "%s", TEMPERATURE_PV);
         code = ioc_run(world, clock, &settings, &err);
         break;
     case WIRE_COUNT:
@@ -280,7 +286,16 @@ static int write_beamline(const struct options *options, const struct server *se
         "       ruby_access = \"between_scans\", settle_s = 5,\n"
         "       optics_pv = \"" RUBY_PREFIX "Optics\", optics_readback_pv = \"" RUBY_PREFIX "OpticsReadback\",\n"
         "       laser_pv = \"" RUBY_PREFIX "Laser\", laser_readback_pv = \"" RUBY_PREFIX "LaserReadback\"";
-    char path[4096];
+    static const char epics_keys[] =
+        "driver = \"epics-waveforms\", exposure = \"0.5 s\", counts_saturation = 65535,\n"
+        "               wavelength_pv = \"" SPECTRUM_PREFIX "Wavelength\", counts_pv = \"" SPECTRUM_PREFIX "Counts\",\n"
+        "               exposure_pv = \"" SPECTRUM_PREFIX "AcquireTime\", acquire_pv = \"" SPECTRUM_PREFIX
+        "Acquire\",\n"
+        "               busy_pv = \"" SPECTRUM_PREFIX "Busy\"";
+    char path[4096], spectrometer[512];
+    snprintf(spectrometer, sizeof spectrometer,
+             "driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\"",
+             servers[WIRE_SPECTROMETER].port);
     snprintf(path, sizeof path, "%s/beamline.lua", options->directory);
     FILE *stream = fopen(path, "w");
     if (!stream)
@@ -290,15 +305,16 @@ static int write_beamline(const struct options *options, const struct server *se
             "beamline { name = \"rehearsal\", clock = \"%s/clock\", ca_address = \"127.0.0.1:%d\" }\n"
             "membrane { driver = \"%s\", address = \"tcp:127.0.0.1:%d\",%s\n"
             "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
-            "spectrometer { driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\" }\n"
-            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296%s }\n"
+            "spectrometer { %s }\n"
+            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296,\n"
+            "       temperature_pv = \"" TEMPERATURE_PV "\", temperature_k_sigma = 0.3%s }\n"
             "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
             "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
             "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
             options->directory, servers[WIRE_IOC].port, options->membrane, servers[WIRE_MEMBRANE].port,
             strcmp(options->membrane, "alicat") == 0 ? " full_scale_bar = 200, watchdog = \"off\"," : "",
-            servers[WIRE_SPECTROMETER].port, strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "",
-            PREFIX, options->directory, RING_PV);
+            strcmp(options->spectrometer, "epics") == 0 ? epics_keys : spectrometer,
+            strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
@@ -415,18 +431,22 @@ static int run_hands(const struct options *options, const char *deed)
 /* ---- main ---------------------------------------------------------------------------------------------------- */
 
 /* Sets what is wrong from now on. */
-static int run_fault(const struct options *options, const char *name)
+static int run_fault(const struct options *options, const char *component_name, const char *name)
 {
+    static const char *const components[WORLD_COMPONENT_COUNT] = {"membrane", "spectrometer", "thermometer"};
     struct err err = {0};
     struct world *world;
     enum world_fault fault;
-    if (!world_find_fault(name, &fault)) {
-        fprintf(stderr, "isobar-sim: unknown fault \"%s\"\n", name);
+    int component = 0;
+    while (component < WORLD_COMPONENT_COUNT && strcmp(components[component], component_name) != 0)
+        component++;
+    if (component == WORLD_COMPONENT_COUNT || !world_find_fault(name, &fault)) {
+        fprintf(stderr, "isobar-sim: unknown fault \"%s\" of \"%s\"\n", name, component_name);
         return 2;
     }
     if (world_open(&world, options->directory, &err))
         return fail(&err);
-    world_set_fault(world, fault, FAULT_MS, 1.0);
+    world_set_fault(world, (enum world_component)component, fault, FAULT_MS, 1.0);
     world_close(world);
     return 0;
 }
@@ -435,8 +455,10 @@ static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
           "                  [--ruby-access always|between_scans] [--membrane bronkhorst|alicat|pace]\n"
+          "                  [--spectrometer ocean|epics]\n"
           "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N|--line PATH\n"
-          "       isobar-sim fault --dir DIR none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
+          "       isobar-sim fault --dir DIR [membrane|spectrometer|thermometer]\n"
+          "                  none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
           "       isobar-sim hands --dir DIR deflate|lock|unlock\n",
           stderr);
     return 2;
@@ -449,12 +471,17 @@ static bool is_model(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"dir", required_argument, NULL, 'd'},         {"seed", required_argument, NULL, 's'},
-        {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
-        {"ruby-access", required_argument, NULL, 'r'}, {"membrane", required_argument, NULL, 'm'},
-        {"line", required_argument, NULL, 'l'},        {0}};
-    struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst"};
+    static const struct option long_options[] = {{"dir", required_argument, NULL, 'd'},
+                                                 {"seed", required_argument, NULL, 's'},
+                                                 {"port", required_argument, NULL, 'p'},
+                                                 {"speed-max", required_argument, NULL, 'x'},
+                                                 {"ruby-access", required_argument, NULL, 'r'},
+                                                 {"membrane", required_argument, NULL, 'm'},
+                                                 {"line", required_argument, NULL, 'l'},
+                                                 {"spectrometer", required_argument, NULL, 'o'},
+                                                 {0}};
+    struct options options = {
+        .seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst", .spectrometer = "ocean"};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
@@ -467,6 +494,8 @@ int main(int argc, char **argv)
             options.line = optarg;
         else if (option == 'm' && is_model(optarg))
             options.membrane = optarg;
+        else if (option == 'o' && (strcmp(optarg, "ocean") == 0 || strcmp(optarg, "epics") == 0))
+            options.spectrometer = optarg;
         else if (option == 'x')
             options.speed_max = strtod(optarg, NULL);
         else if (option == 'r' && (strcmp(optarg, "always") == 0 || strcmp(optarg, "between_scans") == 0))
@@ -478,14 +507,15 @@ int main(int argc, char **argv)
         return usage();
     const char *part = argv[optind++];
     bool is_hands = strcmp(part, "hands") == 0, is_fault = strcmp(part, "fault") == 0;
-    if (optind + (is_hands || is_fault) != argc)
+    int n_words = is_hands ? 1 : is_fault ? 1 + (argc - optind == 2) : 0;
+    if (optind + n_words != argc)
         return usage();
     const struct sigaction action = {.sa_handler = end};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
     if (is_fault)
-        return run_fault(&options, argv[optind]);
+        return run_fault(&options, n_words == 2 ? argv[optind] : "membrane", argv[argc - 1]);
     static const char *const deeds[] = {"deflate", "lock", "unlock"};
     for (int i = 0; i < 3 && is_hands; i++)
         if (strcmp(argv[optind], deeds[i]) == 0)

@@ -217,6 +217,39 @@ def check_ruby_stand():
     check(text("ISB:RUBY:LaserReadback") == "Closed", "the laser shutter has stayed closed")
 
 
+def check_spectrograph():
+    """Two waveforms of one length, renewed while Busy is up, in light that is the ruby's; and the cell's thermometer."""
+    wavelength_nm = pv("ISB:SPEC:Wavelength").get(use_monitor=False)
+    check(len(wavelength_nm) == 3648 and np.all(np.diff(wavelength_nm) > 0) and
+          wavelength_nm[0] < 690 and wavelength_nm[-1] > 705, "an axis that ascends, around the ruby's lines")
+    put("ISB:RUBY:Optics", "In")
+    put("ISB:RUBY:Laser", "Open")
+    wait_for(lambda: text("ISB:RUBY:OpticsReadback") == "In" and text("ISB:RUBY:LaserReadback") == "Open", "the ruby in")
+    busy = []
+    pv("ISB:SPEC:Busy").add_callback(lambda value=None, timestamp=None, **_: busy.append((value, timestamp)))
+    put("ISB:SPEC:AcquireTime", 0.5)
+    spectra = []
+    for _ in range(2):
+        busy.clear()
+        put("ISB:SPEC:Acquire", 1)
+        wait_for(lambda: [value for value, _ in busy] == [1, 0], "Busy rises, and falls")
+        counts = pv("ISB:SPEC:Counts").get(use_monitor=False, with_ctrlvars=False)
+        stamp = pv("ISB:SPEC:Counts").get_timevars()["timestamp"]
+        check(busy[0][1] <= stamp <= busy[1][1], "the counts are renewed in between, by the stamps")
+        spectra.append(counts)
+    window = (wavelength_nm > 690) & (wavelength_nm < 705)
+    top_nm = wavelength_nm[window][np.argmax(spectra[1][window])]
+    check(len(spectra[1]) == 3648 and 694 < top_nm < 695.5 and 9000 < spectra[1][window].max() < 12500,
+          f"R1 at {top_nm:.2f} nm, about 0.1 GPa")
+    check(not np.array_equal(spectra[0], spectra[1]), "no two spectra are alike")
+    put("ISB:SPEC:AcquireTime", 1000.0)
+    wait_for(lambda: pv("ISB:SPEC:AcquireTime").get_timevars()["severity"] == 3, "an exposure it has not: an alarm")
+    put("ISB:SPEC:AcquireTime", 0.5)
+    kelvin = pv("ISB:CELL:Temperature").get(use_monitor=False)
+    check(295 < kelvin < 297 and abs(kelvin * 100 - round(kelvin * 100)) < 1e-6, f"the cell's thermometer: {kelvin} K")
+    check(pv("ISB:CELL:Temperature").units == "K", "in kelvin")
+
+
 def main():
     program = os.path.join(sys.argv[1], "bin", "isobar-sim")
     directory = tempfile.mkdtemp(prefix="isobar-wire-")
@@ -239,6 +272,7 @@ def main():
         check_scan(raw, truth)
         check_abort(raw)
         check_ruby_stand()
+        check_spectrograph()
         check_failures(raw)
         ioc.terminate()
         check(ioc.wait(10) == 0, "ends with status 0 on SIGTERM")
