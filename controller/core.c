@@ -171,7 +171,7 @@ static void begin_loading(struct core *core, struct core_actions *actions)
     const struct plan_step *next = core->step_index + 1 < core->settings.n_steps ? step + 1 : NULL;
     bool has_isobar = next && next->kind == PLAN_ISOBAR;
     struct loading_settings settings = core->settings.loading;
-    settings.back_off = step->back_off;
+    settings.back_off = (enum plan_back_off)step->back_off;
     double back_off_bar_per_min = core->settings.loading.back_off_bar_per_s * 60.0;
     loading_start(&core->loading, &settings, step->kind == PLAN_LOAD ? 1 : -1, step->pressure_gpa_target,
                   step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
