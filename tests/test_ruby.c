@@ -489,6 +489,18 @@ static void reads_spe(void **state)
         if (!strstr(err.message, spoiled[i].word))
             fail_msg("%s: %s", spoiled[i].word, err.message);
     }
+    const float broken[] = {NAN, INFINITY}; /* as a spectrometer's arithmetic may leave them */
+    for (int i = 0; i < 2; i++) {
+        size_t size = compose_spe(bytes, 2.5f, 0, 4);
+        memcpy(bytes + 4100 + 4 * 7, &broken[i], sizeof broken[i]);
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "point 8 of 40"));
+        size = compose_spe(bytes, 2.5f, 0, 4);
+        memcpy(bytes + 3263, &(double){i ? 1e308 : -1e308}, sizeof(double)); /* an axis that overflows */
+        memcpy(bytes + 3271, &(double){i ? 1e308 : -1e308}, sizeof(double));
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "is not finite"));
+    }
     size_t size = compose_spe(bytes, 3.0f, 3, 2);
     for (uint64_t offset = 0; offset < 8000; offset += 3999) { /* no footer */
         memcpy(bytes + 678, &offset, sizeof offset);
