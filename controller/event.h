@@ -16,7 +16,8 @@ enum event_kind {
                             integer: bits of enum event_membrane; text: what they mean, when there are any */
     EVENT_MEMBRANE_LOST, /* text: the driver's sentence; integer: its ERR_* */
     EVENT_MEMBRANE_FOUND,
-    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began */
+    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma, r1_nm, r1_nm_sigma; integer: t_ns when the
+                            exposure began, number of the ruler (0: as stated, 1: calibrated in this run) */
     EVENT_RUBY_REJECTED, /* text: why; integer: t_ns when the exposure began */
     EVENT_SPECTROMETER_LOST,
     EVENT_SPECTROMETER_FOUND,
@@ -71,6 +72,8 @@ enum action_kind {
     ACTION_DRIFT, /* integer: step_index, direction of the correction that begins (0: none); value: projected departure
                    * of the isobar's end from its start and its sigma, GPa; slope, GPa/s */
     ACTION_VALVES_SHUT, /* of the membrane controller, at once: it has burst */
+    ACTION_CALIBRATION,  /* integer: step_index, enum calibration_verdict; value: enum action_calibration_value. A good
+                          * one is ruler number 1: from here on only readings on it are believed */
     ACTION_KIND_COUNT
 };
 
@@ -95,6 +98,18 @@ enum action_phase_value {
     PHASE_EDGE_BAR_PER_GPA,
     PHASE_HALF_WIDTH_BAR,
     PHASE_VALUE_COUNT
+};
+
+enum action_calibration_value {
+    CALIBRATION_LAMBDA0_NM,
+    CALIBRATION_LAMBDA0_NM_SIGMA,
+    CALIBRATION_R1_NM,
+    CALIBRATION_SCATTER_NM,
+    CALIBRATION_NOISE_NM,
+    CALIBRATION_DRIFT_NM,
+    CALIBRATION_TOLERANCE_NM,
+    CALIBRATION_N_USED,
+    CALIBRATION_VALUE_COUNT
 };
 
 struct action {

@@ -173,7 +173,8 @@ static int command_rehearse(const struct options *options, const char *path)
                                           .cell_path = options->cell,
                                           .seed = drawn % 1000000,
                                           .ruby_access = options->ruby_access,
-                                          .membrane = options->membrane};
+                                          .membrane = options->membrane,
+                                          .is_cell_open = plan.steps[0].kind == PLAN_CALIBRATE_RUBY};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;

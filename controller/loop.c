@@ -69,6 +69,7 @@ struct loop {
     bool membrane_up, ruby_up, detector_up, access_up;
     int64_t scan_started_ns;
     char scan_master_path[EVENT_TEXT_MAX];
+    char calibration_text[TEXT_MAX];
     char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
     int finished; /* -1: not yet */
     int64_t status_wall_ns;
@@ -107,6 +108,10 @@ static void say(struct loop *loop, const char *severity, const char *format, ...
 static void describe_step(const struct loop *loop, int step_index, char *ret_text, size_t size)
 {
     const struct plan_step *step = &loop->settings.plan->steps[step_index];
+    if (step->kind == PLAN_CALIBRATE_RUBY) {
+        snprintf(ret_text, size, "%s by %d readings", plan_kind_name(step->kind), step->n_readings);
+        return;
+    }
     snprintf(ret_text, size, "%s %s %.2f GPa", plan_kind_name(step->kind),
              step->kind == PLAN_LOAD || step->kind == PLAN_UNLOAD ? "to" : "at", step->pressure_gpa_target);
 }
@@ -131,6 +136,9 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_RUBY_ACCESS, EVENT_ACCESS},
     };
     interlock_sentence(reasons, ret_text, (int32_t)size);
+    size_t written = strlen(ret_text);
+    if (reasons & HOLD_CALIBRATION)
+        snprintf(ret_text + written, size - written, " (%s)", loop->calibration_text);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
         const char *text = loop->last_text[details[i].kind];
         size_t used = strlen(ret_text);
@@ -277,7 +285,7 @@ static void execute_phase(struct loop *loop, const struct action *action)
         loop->step_started_ns = loop->now_ns;
     bool is_announced = phase == CORE_LOADING
                             ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
-                            : phase == CORE_PRELOADED || phase == CORE_ISOBAR || phase == CORE_DEFLATED;
+                            : phase == CORE_CALIBRATION || phase == CORE_PRELOADED || phase == CORE_ISOBAR || phase == CORE_DEFLATED;
     if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
@@ -352,6 +360,77 @@ static void execute_hold(struct loop *loop, const struct action *action)
         say(loop, "info", is_waiting ? "all instruments answer" : "the reasons for holding are gone: going on");
 }
 
+/* The calibration of the ruby in a sentence: what it has given, or why it is refused. */
+static void describe_calibration(const struct loop *loop, const struct action *action, char *ret_text, size_t size)
+{
+    const double *value = action->value;
+    const struct beamline_ruby *ruby = &loop->settings.beamline->ruby;
+    int n_used = (int)value[CALIBRATION_N_USED];
+    int n_wanted = loop->settings.plan->steps[action->integer[0]].n_readings;
+    switch ((enum calibration_verdict)action->integer[1]) {
+    case CALIBRATION_DRIFT:
+        snprintf(ret_text, size,
+                 "R1 drifts by %+.4f nm in %d readings, with %.4f nm of noise in each: is the ruby still warming, or moving?",
+                 value[CALIBRATION_DRIFT_NM], n_wanted, value[CALIBRATION_NOISE_NM]);
+        return;
+    case CALIBRATION_SCATTER:
+        snprintf(ret_text, size, "%d of %d readings of R1 scatter by %.4f nm, their own sigma is %.4f nm", n_used,
+                 n_wanted, value[CALIBRATION_SCATTER_NM], value[CALIBRATION_NOISE_NM]);
+        return;
+    case CALIBRATION_RANGE:
+        snprintf(ret_text, size,
+                 "lambda0 %.4f nm is outside %.1f to %.1f nm: the ruby is not free, or the wavelength axis is off",
+                 value[CALIBRATION_LAMBDA0_NM], CALIBRATION_NM_MIN, CALIBRATION_NM_MAX);
+        return;
+    case CALIBRATION_STRANGE:
+        snprintf(ret_text, size,
+                 "lambda0 %.4f nm is %+.4f nm from the beamline file's %.4f, more than the %.4f nm that %g K of doubt explain: "
+                 "the ruby is not free or not at %g K, or the file is wrong",
+                 value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM] - ruby->lambda0_nm, ruby->lambda0_nm,
+                 value[CALIBRATION_TOLERANCE_NM], ruby->temperature_k_sigma, ruby->temperature_k);
+        return;
+    case CALIBRATION_GOOD:
+    case CALIBRATION_VERDICT_COUNT:
+        break;
+    }
+    snprintf(ret_text, size,
+             "ruby calibrated: lambda0 %.4f +- %.4f nm at %g K (stated %.4f) from %d of %d readings, R1 %.4f nm at %g K; "
+             "the pressures of this run are on it from here on",
+             value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM_SIGMA], ruby->temperature_k_zero,
+             ruby->lambda0_nm, n_used, n_wanted, value[CALIBRATION_R1_NM], ruby->temperature_k);
+}
+
+static void execute_calibration(struct loop *loop, const struct action *action)
+{
+    char text[TEXT_MAX];
+    const double *value = action->value;
+    const struct beamline_ruby *ruby = &loop->settings.beamline->ruby;
+    bool is_good = action->integer[1] == CALIBRATION_GOOD;
+    describe_calibration(loop, action, text, sizeof text);
+    const struct store_value row[] = {
+        store_integer(loop->now_ns),
+        store_integer(loop->core.calibration.first_t_ns),
+        store_integer((int64_t)value[CALIBRATION_N_USED]),
+        store_real(value[CALIBRATION_R1_NM]),
+        store_real(value[CALIBRATION_SCATTER_NM]),
+        store_real(value[CALIBRATION_NOISE_NM]),
+        store_real(value[CALIBRATION_DRIFT_NM]),
+        store_real(value[CALIBRATION_LAMBDA0_NM]),
+        store_real(value[CALIBRATION_LAMBDA0_NM_SIGMA]),
+        store_real(ruby->lambda0_nm),
+        store_real(value[CALIBRATION_TOLERANCE_NM]),
+        store_real(ruby->temperature_k),
+        store_real(ruby->temperature_k_zero),
+        is_good ? store_null() : store_text(text),
+    };
+    put(loop, STORE_RUBY_CALIBRATION, row, 14, 0);
+    snprintf(loop->calibration_text, sizeof loop->calibration_text, "%s", text); /* for the hold it is */
+    if (!is_good)
+        return;
+    ruby_link_set_lambda0(loop->ruby, value[CALIBRATION_LAMBDA0_NM], 1);
+    say(loop, "info", "%s", text);
+}
+
 static void execute_analyse(struct loop *loop, const struct action *action)
 {
     struct err err = {0};
@@ -411,6 +490,9 @@ static void execute(struct loop *loop, const struct action *action)
         break;
     case ACTION_VALVES_SHUT:
         membrane_link_shut(loop->membrane);
+        break;
+    case ACTION_CALIBRATION:
+        execute_calibration(loop, action);
         break;
     case ACTION_KIND_COUNT:
         break;
@@ -635,7 +717,7 @@ static void format_status(const struct loop *loop, const struct status *status, 
     if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
-    bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED ||
+    bool is_plain = status->phase == CORE_CALIBRATION || status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED ||
                     status->phase == CORE_DEFLATED; /* the step says it all */
     const char *phase =
         status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);

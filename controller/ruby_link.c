@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "analysis/ruby.h"
@@ -14,7 +15,9 @@
 struct ruby_link {
     struct beamline_spectrometer spectrometer_settings;
     struct beamline_ruby ruby_settings;
-    struct ruby_ruler ruler;
+    struct ruby_ruler ruler;         /* of the reading at hand */
+    _Atomic double lambda0_nm;       /* wanted */
+    _Atomic int64_t ruler_number;    /* set after it, read before it */
     double exposure_s; /* the stated one, or less after a saturated spectrum */
     unsigned warnings; /* of the last reading */
     struct instrument_context *context;
@@ -67,7 +70,7 @@ static void put_row(struct ruby_link *link, int64_t t_ns, const struct ruby_pres
         is_good ? store_real(link->fit.r2_nm) : store_null(),
         is_good ? store_real(link->fit.r1_nm_fwhm) : store_null(),
         is_good ? store_real(link->fit.r2_nm_fwhm) : store_null(),
-        store_real(settings->lambda0_nm),
+        store_real(link->ruler.lambda0_nm),
         store_real(settings->temperature_k),
         store_real(settings->temperature_k_sigma),
         store_real(settings->temperature_k_zero),
@@ -111,6 +114,8 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     struct err err = {0};
     struct ruby_fit fit;
     const struct spectrum *spectrum = &link->spectrum;
+    int64_t ruler_number = link->ruler_number;
+    link->ruler.lambda0_nm = link->lambda0_nm;
     int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation,
                                  link->has_fit ? &link->fit : NULL, &fit, &err);
     link->has_fit = code == 0;
@@ -131,8 +136,11 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
                                                       settings->temperature_k, settings->temperature_k_sigma);
     struct event event = inbox_event(EVENT_RUBY, NULL);
     event.integer[0] = link->read_ns;
+    event.integer[1] = ruler_number;
     event.value[0] = pressure.gpa;
     event.value[1] = pressure.gpa_sigma_fit;
+    event.value[2] = fit.r1_nm;
+    event.value[3] = fit.r1_nm_sigma;
     inbox_post(link->context->inbox, &event);
     put_row(link, t_ns, &pressure, NULL);
 }
@@ -172,9 +180,16 @@ struct ruby_link *ruby_link_start(const struct beamline *settings, struct instru
                                       .correction = ruby_correction_by_name(settings->ruby.correction),
                                       .lambda0_nm = settings->ruby.lambda0_nm,
                                       .temperature_k_zero = settings->ruby.temperature_k_zero};
+    link->lambda0_nm = settings->ruby.lambda0_nm;
     assert(link->ruler.scale && link->ruler.correction); /* checked when the beamline file was read */
     instrument_start(&link->instrument, &class, link, context);
     return link;
+}
+
+void ruby_link_set_lambda0(struct ruby_link *link, double lambda0_nm, int64_t ruler_number)
+{
+    link->lambda0_nm = lambda0_nm;
+    link->ruler_number = ruler_number;
 }
 
 void ruby_link_join(struct ruby_link *link)
