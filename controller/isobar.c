@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "analysis/neon.h"
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
 #include "controller/command.h"
@@ -28,7 +29,7 @@
 
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
-        *correction, *membrane;
+        *correction, *membrane, *neon;
     double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
@@ -57,6 +58,9 @@ static const char usage_text[] =
     "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
     "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
     "                                         the pressures of a finished run on another scale, beside the old ones\n"
+    "  ruby --neon FILE                       the wavelength axis by the neon lines of a spectrum on file: what to write into "
+    "the\n"
+    "                                         beamline file\n"
     "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
     "\n"
     "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
@@ -295,6 +299,30 @@ static int print_scales(void)
     return 0;
 }
 
+static int command_neon(const char *path)
+{
+    static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
+    struct neon_correction correction;
+    struct err err = {0};
+    int n;
+    if (spectrum_file_read(path, 0, wavelength_nm, counts, SPECTRUM_MAX, &n, &err))
+        return fail(&err);
+    if (neon_calibrate(wavelength_nm, counts, n, &correction, &err)) {
+        err_prefix(&err, "%s", path);
+        return fail(&err);
+    }
+    printf("%s: %d neon lines\n     in air, nm      on axis    residual, nm\n", path, correction.n_lines);
+    for (int i = 0; i < correction.n_lines; i++)
+        printf("  %12.4f %12.4f %+12.4f\n", correction.lines[i].wavelength_nm, correction.lines[i].measured_nm,
+               correction.lines[i].residual_nm);
+    printf("the axis is %+.4f +- %.4f nm off at %.2f nm, stretched by %+.2e +- %.1e; residuals %.4f nm rms (limit %.2f each)\n"
+           "into the beamline file: spectrometer { ..., wavelength_offset_nm = %.4f, wavelength_slope = %.3e }\n"
+           "wavelengths of Saloman and Sansonetti, J. Phys. Chem. Ref. Data 33, 1113 (2004)\n",
+           -correction.offset_nm, correction.offset_nm_sigma, NEON_AROUND_NM, -correction.slope, correction.slope_sigma,
+           correction.residual_nm_rms, NEON_RESIDUAL_NM_MAX, correction.offset_nm, correction.slope);
+    return 0;
+}
+
 static int command_rescale(const struct options *options)
 {
     const char *db = options->db ? options->db : "night.db";
@@ -367,6 +395,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"temperature", required_argument, NULL, 'T'},
                                                  {"temperature-zero", required_argument, NULL, 'Z'},
                                                  {"scales", no_argument, NULL, 'S'},
+                                                 {"neon", required_argument, NULL, 'N'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
                                                  {"membrane", required_argument, NULL, 'm'},
@@ -431,6 +460,9 @@ static int parse(int argc, char **argv, struct options *ret_options)
         case 'C':
             ret_options->correction = optarg;
             break;
+        case 'N':
+            ret_options->neon = optarg;
+            break;
         case 'S':
             ret_options->wants_scales = 1;
             break;
@@ -473,6 +505,8 @@ int main(int argc, char **argv)
         return command_run(&options, argv[optind]);
     if (strcmp(command, "ruby") == 0 && n_left == 0 && options.wants_scales)
         return print_scales();
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.neon)
+        return command_neon(options.neon);
     if (strcmp(command, "ruby") == 0 && n_left == 0 && options.rescale)
         return command_rescale(&options);
     if (strcmp(command, "ruby") == 0 && n_left >= 1)

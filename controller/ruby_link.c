@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "analysis/neon.h"
 #include "analysis/ruby.h"
 #include "drivers/spectrometer.h"
 
@@ -145,6 +146,16 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     put_row(link, t_ns, &pressure, NULL);
 }
 
+/* To the axis that the neon lines gave. Stored as it is used; what was added stands in the beamline file. */
+static void correct_axis(struct ruby_link *link)
+{
+    const struct beamline_spectrometer *settings = &link->spectrometer_settings;
+    for (int i = 0; i < link->spectrum.n; i++)
+        link->spectrum.wavelength_nm[i] +=
+            settings->wavelength_offset_nm +
+            settings->wavelength_slope * (link->spectrum.wavelength_nm[i] - NEON_AROUND_NM);
+}
+
 static int link_work(void *self, struct err *err)
 {
     struct ruby_link *link = self;
@@ -156,8 +167,10 @@ static int link_work(void *self, struct err *err)
         return 0;
     link->read_ns = now_ns;
     int code = spectrometer_acquire(link->spectrometer, link->exposure_s, &link->spectrum, err);
-    if (code == 0)
+    if (code == 0) {
+        correct_axis(link);
         read_pressure(link, clock_now_ns(link->context->clock));
+    }
     return code;
 }
 

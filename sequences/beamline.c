@@ -43,6 +43,8 @@ static const struct record_field SPECTROMETER_FIELDS[] = {
     QUANTITY(exposure, RECORD_S, exposure_s, true, spectrometer.exposure_s, 0.001, 60),
     FIELD(wavelength_nm_min, RECORD_PLAIN, false, spectrometer.wavelength_nm_min, 200, 1100),
     FIELD(wavelength_nm_max, RECORD_PLAIN, false, spectrometer.wavelength_nm_max, 200, 1100),
+    FIELD(wavelength_offset_nm, RECORD_PLAIN, false, spectrometer.wavelength_offset_nm, -2, 2),
+    FIELD(wavelength_slope, RECORD_PLAIN, false, spectrometer.wavelength_slope, -0.01, 0.01),
 };
 
 /* R1 of any ruby at rest is near 694.2 nm; a number outside 690 to 698 is a slip of the pen. */

@@ -23,6 +23,10 @@ struct beamline_spectrometer {
     double exposure_s;
     double wavelength_nm_min; /* window of interest, default 690 */
     double wavelength_nm_max; /* default 705 */
+    /* Of the instrument's own axis, by neon lines (isobar ruby --neon); default 0 and 0: true wavelength = axis +
+     * wavelength_offset_nm + wavelength_slope (axis - 694.25 nm). */
+    double wavelength_offset_nm;
+    double wavelength_slope;
 };
 
 struct beamline_ruby {

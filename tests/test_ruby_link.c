@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "controller/ruby_link.h"
 #include "sim/spectrometer_server.h"
+#include "sim/spectrum.h"
 #include "sim/world.h"
 
 #define PRESSURE_GPA 3.0
@@ -153,8 +154,47 @@ static void a_saturated_spectrum_shortens_the_exposure(void **state)
     check_rows();
 }
 
+/* An axis corrected by 0.02 nm at the ruby and a stretch, and then another lambda0 while the link runs. */
+static void the_axis_is_corrected_and_the_ruler_can_be_changed(void **state)
+{
+    (void)state;
+    static struct beamline beamline;
+    struct instrument_context context = {.clock = experiment, .inbox = inbox_new(experiment), .cadence_s = 0.1};
+    struct store *store;
+    unlink(path);
+    assert_int_equal(store_create(&store, path, &err), 0);
+    beamline.spectrometer = (struct beamline_spectrometer){.exposure_s = 0.5,
+                                                           .wavelength_nm_min = 690,
+                                                           .wavelength_nm_max = 705,
+                                                           .wavelength_offset_nm = 0.02,
+                                                           .wavelength_slope = 0.005};
+    snprintf(beamline.spectrometer.address, sizeof beamline.spectrometer.address, "%s", address);
+    beamline.ruby = (struct beamline_ruby){.scale = "ruby2020",
+                                           .correction = "datchi2007",
+                                           .lambda0_nm = 694.25,
+                                           .temperature_k_zero = 296,
+                                           .temperature_k = 296,
+                                           .temperature_k_sigma = 0.5};
+    struct ruby_link *link = ruby_link_start(&beamline, &context, store);
+    struct event event = await(context.inbox, EVENT_RUBY);
+    double r1_nm = spectrum_r1_nm(PRESSURE_GPA, 296), expected_nm = r1_nm + 0.02 + 0.005 * (r1_nm - 694.25);
+    assert_int_equal(event.integer[1], 0);
+    assert_true(fabs(event.value[2] - expected_nm) < 0.004);
+    assert_true(event.value[3] > 0 && event.value[3] < 0.004);
+    double before_gpa = event.value[0];
+    ruby_link_set_lambda0(link, 694.30, 1);
+    while ((event = await(context.inbox, EVENT_RUBY)).integer[1] == 0)
+        ;
+    assert_true(fabs(before_gpa - event.value[0] - 0.05 * 2.73) < 0.02); /* GPa per nm */
+    context.is_ended = true;
+    ruby_link_join(link);
+    store_close(store);
+    inbox_free(context.inbox);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_saturated_spectrum_shortens_the_exposure)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_saturated_spectrum_shortens_the_exposure),
+                                       cmocka_unit_test(the_axis_is_corrected_and_the_ruler_can_be_changed)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
