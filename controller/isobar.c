@@ -47,6 +47,8 @@ static const char usage_text[] =
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
     "known\n"
     "  status [--db FILE] [--json]            what the running daemon is doing\n"
+    "  doctor [--db FILE] [--json]            what a running daemon sees of every instrument; moves nothing\n"
+    "  doctor --beamline FILE [--json]        the same without a run, before one\n"
     "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
     "  replay [--db FILE]                     run the recorded events through the core again and compare the "
     "decisions\n"
@@ -207,7 +209,7 @@ static int command_run(const struct options *options, const char *path)
 
 static int command_to_daemon(const struct options *options, const char *command)
 {
-    char socket_path[4096], answer[4096], request[32];
+    char socket_path[4096], answer[COMMAND_ANSWER_MAX], request[32];
     struct err err = {0};
     snprintf(socket_path, sizeof socket_path, "%s.sock", options->db ? options->db : "night.db");
     snprintf(request, sizeof request, "%s%s", command, options->is_json ? " json" : "");
@@ -215,6 +217,19 @@ static int command_to_daemon(const struct options *options, const char *command)
         return fail(&err);
     puts(answer);
     return 0;
+}
+
+/* Before a run: the daemon's own eyes, without a run. */
+static int command_doctor(const struct options *options)
+{
+    char program[4096];
+    if (!options->beamline)
+        return command_to_daemon(options, "doctor");
+    program_path("isobard", program, sizeof program);
+    execl(program, "isobard", "--doctor", "--beamline", options->beamline, "--db", options->db ? options->db : "night.db",
+          options->is_json ? "--json" : NULL, (char *)NULL);
+    fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));
+    return 2;
 }
 
 static int command_replay(const struct options *options)
@@ -515,6 +530,8 @@ int main(int argc, char **argv)
         return command_cell(&options);
     if (strcmp(command, "replay") == 0 && n_left == 0)
         return command_replay(&options);
+    if (strcmp(command, "doctor") == 0 && n_left == 0)
+        return command_doctor(&options);
     static const char *const daemon_commands[] = {"status", "hold", "resume", "stop"};
     for (size_t i = 0; i < sizeof daemon_commands / sizeof daemon_commands[0]; i++)
         if (strcmp(command, daemon_commands[i]) == 0 && n_left == 0)

@@ -2,6 +2,7 @@
  * isobard: the control process. The only program that writes to an instrument, and the only writer of the database.
  *
  *   isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]
+ *   isobard --doctor --beamline FILE --db FILE [--json]    looks at every instrument, without a run; moves nothing
  *
  * Started by `isobar run` and `isobar rehearse`; its standard output is the run's log. Exit status: 0 complete,
  * 1 stopped by the operator, 2 not started or failed (the membrane keeps its set point).
@@ -17,11 +18,13 @@
 
 #include "analysis/ruby.h"
 #include "controller/command.h"
+#include "controller/examine.h"
 #include "controller/loop.h"
 #include "controller/passport.h"
 
 struct options {
     const char *sequence, *beamline, *db, *results, *cell;
+    bool is_doctor, is_json;
 };
 
 static struct loop *running; /* for wait_for_signal */
@@ -75,7 +78,6 @@ static int run(const struct options *options, const struct plan *plan, const str
     struct store *store;
     struct loop *loop;
     struct command_server *server;
-    char socket_path[512];
     int code = store_create(&store, options->db, &err);
     if (code)
         return fail(&err);
@@ -93,8 +95,7 @@ static int run(const struct options *options, const struct plan *plan, const str
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* inherited by every thread */
-    snprintf(socket_path, sizeof socket_path, "%s.sock", options->db);
-    if (loop_start(&loop, &settings, &err) || command_server_start(&server, socket_path, loop, &err))
+    if (loop_start(&loop, &settings, &err) || command_server_start(&server, options->db, loop, &err))
         return fail(&err);
     running = loop;
     pthread_t signal_thread;
@@ -130,9 +131,21 @@ static int begin(const struct options *options, const struct plan *plan, const s
     return run(options, plan, beamline, clock, &cell, options->cell ? cell_note : NULL);
 }
 
+static int examine(const struct options *options, const struct beamline *beamline, const struct clock *clock)
+{
+    static struct doctor_report report;
+    char text[COMMAND_ANSWER_MAX];
+    examine_beamline(beamline, clock, options->db, &report);
+    doctor_print(&report, options->is_json, text, sizeof text);
+    puts(text);
+    return doctor_worst(&report) == DOCTOR_BAD ? 1 : 0;
+}
+
 static int usage(void)
 {
-    fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]\n", stderr);
+    fputs("usage: isobard --sequence FILE --beamline FILE --db FILE --results DIR [--cell PASSPORT]\n"
+          "       isobard --doctor --beamline FILE --db FILE [--json]\n",
+          stderr);
     return 2;
 }
 
@@ -141,7 +154,8 @@ int main(int argc, char **argv)
     static const struct option long_options[] = {
         {"sequence", required_argument, NULL, 's'}, {"beamline", required_argument, NULL, 'b'},
         {"db", required_argument, NULL, 'd'},       {"results", required_argument, NULL, 'r'},
-        {"cell", required_argument, NULL, 'c'},     {0}};
+        {"cell", required_argument, NULL, 'c'},     {"doctor", no_argument, NULL, 'D'},
+        {"json", no_argument, NULL, 'j'},           {0}};
     static struct plan plan;
     static struct beamline beamline;
     struct options options = {0};
@@ -157,18 +171,23 @@ int main(int argc, char **argv)
             options.db = optarg;
         else if (option == 'r')
             options.results = optarg;
+        else if (option == 'D')
+            options.is_doctor = true;
+        else if (option == 'j')
+            options.is_json = true;
         else if (option == 'c')
             options.cell = optarg;
         else
             return usage();
     }
-    if (!options.sequence || !options.beamline || !options.db || !options.results || optind != argc)
+    bool is_run = options.sequence && options.results;
+    if (!options.beamline || !options.db || is_run == options.is_doctor || optind != argc)
         return usage();
     signal(SIGPIPE, SIG_IGN);
-    if (plan_load(&plan, options.sequence, &err) || beamline_load(&beamline, options.beamline, &err) ||
+    if ((is_run && plan_load(&plan, options.sequence, &err)) || beamline_load(&beamline, options.beamline, &err) ||
         open_clock(&clock, &beamline, &err))
         return fail(&err);
-    int status = begin(&options, &plan, &beamline, clock);
+    int status = options.is_doctor ? examine(&options, &beamline, clock) : begin(&options, &plan, &beamline, clock);
     clock_close(clock);
     return status;
 }

@@ -13,6 +13,7 @@
 #include "controller/access_link.h"
 #include "controller/analyst.h"
 #include "controller/detector_link.h"
+#include "controller/examine.h"
 #include "controller/inbox.h"
 #include "controller/membrane_link.h"
 #include "controller/printer.h"
@@ -71,6 +72,7 @@ struct loop {
     char scan_master_path[EVENT_TEXT_MAX];
     char calibration_text[TEXT_MAX];
     char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
+    struct event last[EVENT_KIND_COUNT]; /* of each kind; under the mutex, for the doctor */
     int finished; /* -1: not yet */
     int64_t status_wall_ns;
     int64_t step_started_ns;
@@ -508,6 +510,7 @@ static void note(struct loop *loop, const struct event *event)
     if (event->text[0])
         snprintf(loop->last_text[event->kind], EVENT_TEXT_MAX, "%s", event->text);
     pthread_mutex_lock(&loop->mutex);
+    loop->last[event->kind] = *event;
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
         loop->membrane_ns_last = event->t_ns;
@@ -756,6 +759,70 @@ void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_
     pthread_mutex_unlock(&loop->mutex);
     format_status(loop, &status, ret_text, text_size);
     format_json(loop, &status, ret_json, json_size);
+}
+
+/* ---- the doctor ---------------------------------------------------------------------------------------------- */
+
+/* An instrument of which the last that was heard is its loss, or nothing yet; *ret_has_said otherwise. */
+static bool is_lost(const struct event *last, enum event_kind lost, enum event_kind found, struct doctor_report *report,
+                    enum doctor_part part)
+{
+    struct err err;
+    if (last[found].seq > last[lost].seq)
+        return false;
+    err_set(&err, last[lost].seq ? (int)last[lost].integer[0] : ERR_TIMEOUT, "%s",
+            last[lost].text[0] ? last[lost].text : "nothing was heard of it yet");
+    doctor_add_failure(report, part, &err);
+    return true;
+}
+
+static void report_readings(const struct event *last, int64_t now_ns, double cadence_s, struct doctor_report *report)
+{
+    const struct event *membrane = &last[EVENT_MEMBRANE], *ruby = &last[EVENT_RUBY], *refused = &last[EVENT_RUBY_REJECTED];
+    double membrane_s = s_from_ns(now_ns - membrane->t_ns);
+    if (!is_lost(last, EVENT_MEMBRANE_LOST, EVENT_MEMBRANE_FOUND, report, DOCTOR_MEMBRANE)) {
+        bool is_late = membrane->seq == 0 || membrane_s > 4.0 * cadence_s;
+        bool is_astray = (membrane->integer[0] & MEMBRANE_NOT_FOLLOWING) != 0;
+        doctor_add(report, DOCTOR_MEMBRANE, is_late ? DOCTOR_BAD : is_astray ? DOCTOR_DOUBT : DOCTOR_GOOD,
+                   is_late     ? "the line to the controller"
+                   : is_astray ? "control mode and valves at the controller"
+                               : "",
+                   "%.2f bar, set point %.2f bar, full scale %.0f bar, %.0f s ago", membrane->value[0], membrane->value[1],
+                   membrane->value[2], membrane_s);
+    }
+    if (is_lost(last, EVENT_SPECTROMETER_LOST, EVENT_SPECTROMETER_FOUND, report, DOCTOR_SPECTROMETER))
+        return;
+    const struct event *newest = ruby->seq > refused->seq ? ruby : refused;
+    doctor_add(report, DOCTOR_SPECTROMETER, newest->seq ? DOCTOR_GOOD : DOCTOR_DOUBT, newest->seq ? "" : "the exposure time",
+               newest->seq ? "the last spectrum came %.0f s ago" : "connected, and no spectrum yet", s_from_ns(now_ns - newest->t_ns));
+    if (newest == ruby)
+        doctor_add(report, DOCTOR_RUBY, DOCTOR_GOOD, "", "R1 %.3f +- %.4f nm: %.3f +- %.3f GPa", ruby->value[2], ruby->value[3],
+                   ruby->value[0], ruby->value[1]);
+    else if (newest->seq)
+        doctor_add(report, DOCTOR_RUBY, DOCTOR_DOUBT, "laser, shutter and focus", "%s", refused->text);
+}
+
+void loop_doctor(struct loop *loop, const char *db_path, struct doctor_report *ret_report)
+{
+    struct event last[EVENT_KIND_COUNT];
+    pthread_mutex_lock(&loop->mutex);
+    memcpy(last, loop->last, sizeof last);
+    pthread_mutex_unlock(&loop->mutex);
+    int64_t now_ns = clock_now_ns(loop->settings.clock);
+    ret_report->n = 0;
+    report_readings(last, now_ns, loop->context.cadence_s, ret_report);
+    if (loop->access && !is_lost(last, EVENT_ACCESS_LOST, EVENT_ACCESS_FOUND, ret_report, DOCTOR_OPTICS))
+        doctor_add(ret_report, DOCTOR_OPTICS, DOCTOR_GOOD, "", "%s", last[EVENT_ACCESS].text);
+    if (!is_lost(last, EVENT_DETECTOR_LOST, EVENT_DETECTOR_FOUND, ret_report, DOCTOR_DETECTOR))
+        doctor_add(ret_report, DOCTOR_DETECTOR, DOCTOR_GOOD, "", "connected");
+    examine_files(&loop->settings.beamline->detector, detector_link_epics(loop->detector), ret_report);
+    double current_ma = detector_link_current_ma(loop->detector), needed_ma = loop->settings.beamline->ring.current_ma_min;
+    doctor_add(ret_report, DOCTOR_RING, isnan(current_ma) ? DOCTOR_BAD : current_ma < needed_ma ? DOCTOR_DOUBT : DOCTOR_GOOD,
+               current_ma >= needed_ma ? "" : "whether there is beam, and current_pv in the beamline file", "%s: %.1f mA, needed %.1f mA",
+               loop->settings.beamline->ring.current_pv, current_ma, needed_ma);
+    examine_disk(db_path, ret_report);
+    examine_clock(loop->settings.clock, ret_report);
+    examine_database(db_path, ret_report);
 }
 
 void loop_command(struct loop *loop, enum event_command command)

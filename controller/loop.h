@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "controller/core.h"
+#include "controller/doctor.h"
 #include "db/store.h"
 #include "sequences/beamline.h"
 #include "sequences/plan.h"
@@ -36,6 +37,10 @@ void loop_command(struct loop *loop, enum event_command command);
 
 /* One line for people, and the same as one JSON object; any thread. */
 void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_json, size_t json_size);
+
+/* What `isobar doctor` says beside a run: of the instruments what their threads last saw, for each has one master;
+ * files, disk, clock and database are looked at anew. `db_path` is the run's. Any thread; takes seconds. */
+void loop_doctor(struct loop *loop, const char *db_path, struct doctor_report *ret_report);
 
 void loop_free(struct loop *loop);
 
