@@ -683,6 +683,7 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     if (s_from_ns(now_ns - loading->t_ns) > UNWATCHED_S) {
         loading->moved_bar = membrane_bar;
         loading->moved_t_ns = now_ns;
+        loading->watch_t_ns = state == LOADING_RETREAT ? now_ns : loading->watch_t_ns;
     }
     loading->acting_bar = acting_bar(loading, membrane_bar);
     loading->drive_bar_s += 0.5 * (acted_bar + loading->acting_bar) * s_from_ns(now_ns - loading->t_ns);
