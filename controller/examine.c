@@ -55,7 +55,8 @@ static void examine_ruby(const struct beamline *beamline, const struct spectrum 
     struct ruby_fit fit;
     struct err err = {0};
     const struct beamline_ruby *ruby = &beamline->ruby;
-    if (ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation, NULL,
+    const struct ruby_camera camera = {spectrum->counts_saturation, beamline->spectrometer.fringe_max};
+    if (ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, &camera, NULL,
                           &fit, &err)) {
         doctor_add(report, DOCTOR_RUBY, DOCTOR_DOUBT, advice, "%s", err.message);
         return;

@@ -30,7 +30,7 @@
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
         *correction, *membrane, *neon;
-    double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
+    double lambda0_nm, laser_nm, fringe_max, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
 
@@ -55,7 +55,8 @@ static const char usage_text[] =
     "  cell [--db FILE] [--export CELL.lua]   what the run has taught of its cell; --export writes its passport\n"
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM] [--temperature K] [--temperature-zero K] [--correction NAME]\n"
-    "                [--laser-nm NM]          pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
+    "                [--laser-nm NM] [--fringe-max X]\n"
+    "                                         pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
     "and\n"
     "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
     "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
@@ -270,7 +271,8 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
     int n, code = spectrum_file_read(path, options->laser_nm, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
     if (code)
         return code;
-    if (ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err))
+    const struct ruby_camera camera = {INFINITY, options->fringe_max};
+    if (ruby_fit_spectrum(wavelength_nm, counts, n, &camera, NULL, &fit, err))
         return err_prefix(err, "%s", path);
     struct ruby_ruler ruler = {scale, ruby_correction_by_name(options->correction ? options->correction : "datchi2007"),
                                options->lambda0_nm, options->temperature_k_zero};
@@ -410,6 +412,7 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"temperature", required_argument, NULL, 'T'},
                                                  {"temperature-zero", required_argument, NULL, 'Z'},
                                                  {"scales", no_argument, NULL, 'S'},
+                                                 {"fringe-max", required_argument, NULL, 'F'},
                                                  {"neon", required_argument, NULL, 'N'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
@@ -474,6 +477,10 @@ static int parse(int argc, char **argv, struct options *ret_options)
             break;
         case 'C':
             ret_options->correction = optarg;
+            break;
+        case 'F':
+            if (parse_number("--fringe-max", optarg, 0, 0.2, &ret_options->fringe_max))
+                return 2;
             break;
         case 'N':
             ret_options->neon = optarg;

@@ -117,7 +117,8 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     const struct spectrum *spectrum = &link->spectrum;
     int64_t ruler_number = link->ruler_number;
     link->ruler.lambda0_nm = link->lambda0_nm;
-    int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation,
+    const struct ruby_camera camera = {spectrum->counts_saturation, link->spectrometer_settings.fringe_max};
+    int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, &camera,
                                  link->has_fit ? &link->fit : NULL, &fit, &err);
     link->has_fit = code == 0;
     adapt_exposure(link, code == ERR_LIMIT);

@@ -44,6 +44,7 @@ static const struct record_field SPECTROMETER_FIELDS[] = {
     FIELD(wavelength_nm_min, RECORD_PLAIN, false, spectrometer.wavelength_nm_min, 200, 1100),
     FIELD(wavelength_nm_max, RECORD_PLAIN, false, spectrometer.wavelength_nm_max, 200, 1100),
     FIELD(wavelength_offset_nm, RECORD_PLAIN, false, spectrometer.wavelength_offset_nm, -2, 2),
+    FIELD(fringe_max, RECORD_PLAIN, false, spectrometer.fringe_max, 0, 0.2),
     FIELD(wavelength_slope, RECORD_PLAIN, false, spectrometer.wavelength_slope, -0.01, 0.01),
 };
 

@@ -27,6 +27,9 @@ struct beamline_spectrometer {
      * wavelength_offset_nm + wavelength_slope (axis - 694.25 nm). */
     double wavelength_offset_nm;
     double wavelength_slope;
+    /* Amplitude of the fringes that its window or sensor puts on the light, relative; default 0: flat to 0.03 %. Of a
+     * white lamp, or of the anvil without a ruby: half of peak to valley over the mean. */
+    double fringe_max;
 };
 
 struct beamline_ruby {
