@@ -35,8 +35,9 @@ static int input_check(const double *x, const double *counts, int n, struct err 
         return err_set(err, ERR_DATA, "neon spectrum of %d points refused: at least %d expected", n, POINTS_MIN);
     for (int i = 0; i < n; i++)
         if (!isfinite(counts[i]) || !isfinite(x[i]) || (i > 0 && !(x[i] > x[i - 1])))
-            return err_set(err, ERR_DATA, "neon spectrum refused: point %d (%g nm, %g counts) is not finite or not ascending",
-                           i, x[i], counts[i]);
+            return err_set(err, ERR_DATA,
+                           "neon spectrum refused: point %d (%g nm, %g counts) is not finite or not ascending", i, x[i],
+                           counts[i]);
     return 0;
 }
 
@@ -55,8 +56,8 @@ static void find_ground(const double *counts, int n, double *ret_background, dou
     free(values);
 }
 
-/* The centre of a line: the parabola through the logarithm of its upper half, weighted by the counts, which is exact for
- * a Gauss line and symmetric for any symmetric one. False for a flat top, two pixels, or no maximum. */
+/* The centre of a line: the parabola through the logarithm of its upper half, weighted by the counts, which is exact
+ * for a Gauss line and symmetric for any symmetric one. False for a flat top, two pixels, or no maximum. */
 static bool centre_find(const double *x, const double *counts, int n, int top, double background, double noise,
                         struct peak *ret_peak)
 {
@@ -76,11 +77,16 @@ static bool centre_find(const double *x, const double *counts, int n, int top, d
         }
     }
     bool is_flat = top > 1 && counts[top] == counts[top - 1] && counts[top] == counts[top - 2]; /* saturated */
-    double d = s[0] * (s[2] * s[4] - s[3] * s[3]) - s[1] * (s[1] * s[4] - s[2] * s[3]) + s[2] * (s[1] * s[3] - s[2] * s[2]);
+    double d =
+        s[0] * (s[2] * s[4] - s[3] * s[3]) - s[1] * (s[1] * s[4] - s[2] * s[3]) + s[2] * (s[1] * s[3] - s[2] * s[2]);
     if (n_used < 3 || is_flat || !(fabs(d) > 0))
         return false;
-    double b = (s[0] * (t[1] * s[4] - s[3] * t[2]) - t[0] * (s[1] * s[4] - s[2] * s[3]) + s[2] * (s[1] * t[2] - t[1] * s[2])) / d;
-    double c = (s[0] * (s[2] * t[2] - t[1] * s[3]) - s[1] * (s[1] * t[2] - t[1] * s[2]) + t[0] * (s[1] * s[3] - s[2] * s[2])) / d;
+    double b =
+        (s[0] * (t[1] * s[4] - s[3] * t[2]) - t[0] * (s[1] * s[4] - s[2] * s[3]) + s[2] * (s[1] * t[2] - t[1] * s[2])) /
+        d;
+    double c =
+        (s[0] * (s[2] * t[2] - t[1] * s[3]) - s[1] * (s[1] * t[2] - t[1] * s[2]) + t[0] * (s[1] * s[3] - s[2] * s[2])) /
+        d;
     double width_nm = sqrt(-0.5 / c), offset_nm = -b / (2 * c);
     if (!(c < 0) || !(fabs(offset_nm) < HALF_NM))
         return false;
@@ -138,14 +144,17 @@ static int lines_check(const struct neon_correction *correction, int n_peaks, st
 {
     int n = correction->n_lines;
     if (n < NEON_LINES_MIN)
-        return err_set(err, ERR_FIT,
-                       "%d of %d peaks are lines of neon, at least %d expected; is it a neon lamp, is the axis within %g nm, "
-                       "and are the lines not saturated?",
-                       n, n_peaks, NEON_LINES_MIN, NEON_SEARCH_NM);
+        return err_set(
+            err, ERR_FIT,
+            "%d of %d peaks are lines of neon, at least %d expected; is it a neon lamp, is the axis within %g nm, "
+            "and are the lines not saturated?",
+            n, n_peaks, NEON_LINES_MIN, NEON_SEARCH_NM);
     double first_nm = correction->lines[0].wavelength_nm, last_nm = correction->lines[n - 1].wavelength_nm;
     if (first_nm > NEON_AROUND_NM + SIDE_NM_MAX || last_nm < NEON_AROUND_NM - SIDE_NM_MAX)
-        return err_set(err, ERR_FIT, "the %d lines of neon, %.2f to %.2f nm, are too far from the ruby at %.2f nm; take a window "
-                       "around it", n, first_nm, last_nm, NEON_AROUND_NM);
+        return err_set(err, ERR_FIT,
+                       "the %d lines of neon, %.2f to %.2f nm, are too far from the ruby at %.2f nm; take a window "
+                       "around it",
+                       n, first_nm, last_nm, NEON_AROUND_NM);
     return 0;
 }
 
@@ -160,12 +169,15 @@ static int residuals_check(struct neon_correction *correction, struct err *err)
         sum += line->residual_nm * line->residual_nm;
         worst = fmax(worst, fabs(line->residual_nm));
         size_t used = strlen(list);
-        snprintf(list + used, sizeof list - used, "%s%.2f: %+.4f", i ? ", " : "", line->wavelength_nm, line->residual_nm);
+        snprintf(list + used, sizeof list - used, "%s%.2f: %+.4f", i ? ", " : "", line->wavelength_nm,
+                 line->residual_nm);
     }
     correction->residual_nm_rms = sqrt(sum / correction->n_lines);
     if (!(worst <= NEON_RESIDUAL_NM_MAX))
-        return err_set(err, ERR_FIT, "the corrected axis is still up to %.4f nm off, at most %.4f expected (nm: %s); give a "
-                       "narrower window, or have the spectrometer's own coefficients renewed", worst, NEON_RESIDUAL_NM_MAX, list);
+        return err_set(err, ERR_FIT,
+                       "the corrected axis is still up to %.4f nm off, at most %.4f expected (nm: %s); give a "
+                       "narrower window, or have the spectrometer's own coefficients renewed",
+                       worst, NEON_RESIDUAL_NM_MAX, list);
     return 0;
 }
 
@@ -187,13 +199,12 @@ int neon_calibrate(const double *wavelength_nm, const double *counts, int n, str
             continue;
         x[correction.n_lines] = peaks[k].nm - NEON_AROUND_NM;
         y[correction.n_lines] = LINES_NM[i] - peaks[k].nm;
-        correction.lines[correction.n_lines++] =
-            (struct neon_line){LINES_NM[i], peaks[k].nm, peaks[k].nm_sigma, 0};
+        correction.lines[correction.n_lines++] = (struct neon_line){LINES_NM[i], peaks[k].nm, peaks[k].nm_sigma, 0};
     }
     if ((code = lines_check(&correction, n_peaks, err)))
         return code;
-    gsl_fit_linear(x, 1, y, 1, (size_t)correction.n_lines, &correction.offset_nm, &correction.slope, &cov00, &cov01, &cov11,
-                   &sum);
+    gsl_fit_linear(x, 1, y, 1, (size_t)correction.n_lines, &correction.offset_nm, &correction.slope, &cov00, &cov01,
+                   &cov11, &sum);
     correction.offset_nm_sigma = sqrt(cov00);
     correction.slope_sigma = sqrt(cov11);
     if ((code = residuals_check(&correction, err)))

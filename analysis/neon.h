@@ -14,11 +14,11 @@
 #include "base/err.h"
 
 #define NEON_LINES_MAX 32
-#define NEON_LINES_MIN 3        /* with two, a straight line has no residual that could tell anything */
-#define NEON_SEARCH_NM 2.0      /* the axis may be off by that much, alike for all lines within NEON_AGREE_NM */
+#define NEON_LINES_MIN 3   /* with two, a straight line has no residual that could tell anything */
+#define NEON_SEARCH_NM 2.0 /* the axis may be off by that much, alike for all lines within NEON_AGREE_NM */
 #define NEON_AGREE_NM 0.12
 #define NEON_RESIDUAL_NM_MAX 0.01 /* 0.03 GPa */
-#define NEON_AROUND_NM 694.25   /* where the correction's two numbers do not depend on each other: at the ruby */
+#define NEON_AROUND_NM 694.25     /* where the correction's two numbers do not depend on each other: at the ruby */
 
 struct neon_line {
     double wavelength_nm; /* in air */

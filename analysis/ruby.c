@@ -68,10 +68,11 @@ struct doublet {
     double chi2;         /* with the variances of the last fit */
     double chi2_scatter; /* with those of the scatter from pixel to pixel */
     double covariance[P_COUNT * P_COUNT];
-    double coherence;       /* variance of sums of neighbouring residuals, 1 when they know nothing of each other */
-    double background;      /* over `height`, as far as it may be light */
-    double fringe_variance; /* of R1, nm^2 */
-    double fringe_amplitude; /* sigma of a and b before the spectrum is seen: those of a wave are its amplitude over sqrt(2) */
+    double coherence;        /* variance of sums of neighbouring residuals, 1 when they know nothing of each other */
+    double background;       /* over `height`, as far as it may be light */
+    double fringe_variance;  /* of R1, nm^2 */
+    double fringe_amplitude; /* sigma of a and b before the spectrum is seen: those of a wave are its amplitude over
+                                sqrt(2) */
     double leaning_nm;
     double misfit;         /* variance that was added to every point alike */
     double noise_variance; /* of R1, nm^2 */
@@ -497,8 +498,9 @@ static double find_leaning_nm(const struct doublet *doublet)
  * line, and where their period is about that of the doublet they leave little behind, so that the position is less
  * certain than the residuals say. Here each period in turn is added to the model, with a and b known beforehand to be
  * within FRINGE_AMPLITUDE of 0, or what the instrument is stated to have, and with more where the residuals speak for
- * more; where they are believed to be there, what they would do to R1 is added as well; the largest of what that adds to the
- * variance of R1 counts. The dark counts below the background are taken for light, as nothing here tells them apart.
+ * more; where they are believed to be there, what they would do to R1 is added as well; the largest of what that adds
+ * to the variance of R1 counts. The dark counts below the background are taken for light, as nothing here tells them
+ * apart.
  */
 struct fringe {
     double x1_nm[2];       /* what a and b of 1 do to R1 */
@@ -538,8 +540,8 @@ static void fringe_find(const struct doublet *doublet, const double *light, cons
 }
 
 /* Adds the prior, and solves for a and b and their covariance. */
-static void fringe_solve(const struct fringe *fringe, double amplitude, bool is_believed, double *ret_x1_variance, double *ret_gain,
-                         double *ret_amplitude)
+static void fringe_solve(const struct fringe *fringe, double amplitude, bool is_believed, double *ret_x1_variance,
+                         double *ret_gain, double *ret_amplitude)
 {
     double prior = 1 / (amplitude * amplitude);
     double p = fringe->information[0] + prior, q = fringe->information[1], r = fringe->information[2] + prior;

@@ -10,8 +10,9 @@
  * The sigma of R1 is that of the covariance, enlarged by what the residuals show: scatter beyond the noise; neighbours
  * that know of each other; fringes in the light; single points on which R1 leans. tests/soak_ruby.c says how far that
  * holds: fringes of more than about 0.5 % of the light, with a period near the width or the distance of the lines,
- * cannot be told from a shift of the line by one spectrum (what they leave behind is no more than chance leaves in clean
- * ones). A spectrometer that has such fringes has to be known: with its fringe_max stated, the sigma is what they may hide.
+ * cannot be told from a shift of the line by one spectrum (what they leave behind is no more than chance leaves in
+ * clean ones). A spectrometer that has such fringes has to be known: with its fringe_max stated, the sigma is what they
+ * may hide.
  */
 #ifndef ANALYSIS_RUBY_H
 #define ANALYSIS_RUBY_H

@@ -30,8 +30,8 @@ void calibration_add(struct calibration *calibration, int64_t t_ns, double r1_nm
         return;
     if (calibration->n == 0)
         calibration->first_t_ns = t_ns;
-    calibration->readings[calibration->n++] = (struct calibration_reading){
-        s_from_ns(t_ns - calibration->first_t_ns), r1_nm, r1_nm_sigma, noise_nm_sigma};
+    calibration->readings[calibration->n++] =
+        (struct calibration_reading){s_from_ns(t_ns - calibration->first_t_ns), r1_nm, r1_nm_sigma, noise_nm_sigma};
 }
 
 /* Reorders the values: they are few. */
@@ -140,8 +140,7 @@ void calibration_judge(const struct calibration *calibration, const struct calib
         .scatter_nm = line.scatter_nm,
         .noise_nm = middle.noise_nm,
         .drift_nm = line.drift_nm,
-        .tolerance_nm =
-            STRANGE_SIGMA * sqrt(sigma2 + settings->temperature_nm_sigma * settings->temperature_nm_sigma),
+        .tolerance_nm = STRANGE_SIGMA * sqrt(sigma2 + settings->temperature_nm_sigma * settings->temperature_nm_sigma),
     };
     result.verdict = judge(calibration, &line, &result, settings->lambda0_nm);
     *ret_result = result;

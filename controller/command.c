@@ -174,8 +174,7 @@ int command_ask(const char *socket_path, const char *request, char *ret_answer, 
                           : CLIENT_MS_MAX;
         int n = snprintf(line, sizeof line, "%s\n", request);
         if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n || !read_text(fd, false, wait_ms, ret_answer, size))
-            code =
-                err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path, wait_ms);
+            code = err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path, wait_ms);
     }
     close(fd);
     return code;

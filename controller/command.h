@@ -15,7 +15,8 @@
 
 struct command_server;
 
-/* Serves DB_PATH.sock in a thread of its own. Errors: ERR_SYSTEM (socket cannot be made; path longer than 100 bytes). */
+/* Serves DB_PATH.sock in a thread of its own. Errors: ERR_SYSTEM (socket cannot be made; path longer than 100 bytes).
+ */
 int command_server_start(struct command_server **ret_server, const char *db_path, struct loop *loop, struct err *err);
 void command_server_join(struct command_server *server);
 

@@ -10,10 +10,10 @@
  *
  * WAITING until every instrument the plan needs has answered; JOURNAL until the step's intent is durable. An operator's
  * stop ends any phase in FINISHED, through loading_hold when the sample is being driven.
- * CALIBRATION reads a free ruby and takes lambda0 from it (controller/calibration); refused, it holds until the operator
- * resumes, and reads anew. PRELOADED after it waits for the hands that close the cell and preload it, until the operator
- * resumes. Both drive nothing.
- * DEFLATED waits for the hands that empty the membrane and lock the cell, then measures; it drives nothing.
+ * CALIBRATION reads a free ruby and takes lambda0 from it (controller/calibration); refused, it holds until the
+ * operator resumes, and reads anew. PRELOADED after it waits for the hands that close the cell and preload it, until
+ * the operator resumes. Both drive nothing. DEFLATED waits for the hands that empty the membrane and lock the cell,
+ * then measures; it drives nothing.
  *
  * With ruby_access = "between_scans" (controller/access) the ruby is wanted everywhere but around a scan. An isobar
  * then goes gap, scan, gap, scan, ..., gap: a scan begins when its gap has given ISOBAR_READINGS readings, or fewer in
@@ -117,8 +117,8 @@ struct core {
     bool is_empty;       /* the membrane, in DEFLATED */
     struct calibration calibration;
     bool is_calibration_refused;
-    bool is_hand_awaited;  /* PRELOADED after a calibration: until the operator resumes */
-    int64_t ruler_number;  /* in force: 0 as stated, 1 calibrated */
+    bool is_hand_awaited; /* PRELOADED after a calibration: until the operator resumes */
+    int64_t ruler_number; /* in force: 0 as stated, 1 calibrated */
     struct trend deflated;
     double pace;
     double ruby_every_s;

@@ -38,9 +38,10 @@ static const char *advise(enum doctor_part part, int code)
                    ? "power, cable, and the address in the beamline file; whether another program holds the line"
                    : "whether the IOC runs, ca_address, and the PV names in the beamline file";
     case ERR_TIMEOUT:
-        return is_membrane                   ? "unit_id, baud rate, parity and terminator; power and cable behind the serial server"
-               : part == DOCTOR_SPECTROMETER ? "baud rate of the serial server (9600 at power-up), power and cable behind it"
-                                             : "whether the IOC runs, ca_address, and the PV names in the beamline file";
+        return is_membrane ? "unit_id, baud rate, parity and terminator; power and cable behind the serial server"
+               : part == DOCTOR_SPECTROMETER
+                   ? "baud rate of the serial server (9600 at power-up), power and cable behind it"
+                   : "whether the IOC runs, ca_address, and the PV names in the beamline file";
     case ERR_PROTOCOL:
         return "whether it is the device that the beamline file names; baud rate, parity and terminator of the line";
     case ERR_REFUSED:
@@ -91,11 +92,12 @@ static size_t put_plain(char *text, size_t used, size_t size, const char *from)
 
 static size_t put_json(const struct doctor_line *line, char *text, size_t size)
 {
-    const char *const pairs[][2] = {{"{\"part\":\"", PARTS[line->part].word},
-                                    {"\",\"asked\":\"", PARTS[line->part].asked},
-                                    {"\",\"seen\":\"", line->seen},
-                                    {"\",\"verdict\":\"", line->verdict == DOCTOR_BAD ? "bad" : VERDICTS[line->verdict]},
-                                    {"\",\"check\":\"", line->check}};
+    const char *const pairs[][2] = {
+        {"{\"part\":\"", PARTS[line->part].word},
+        {"\",\"asked\":\"", PARTS[line->part].asked},
+        {"\",\"seen\":\"", line->seen},
+        {"\",\"verdict\":\"", line->verdict == DOCTOR_BAD ? "bad" : VERDICTS[line->verdict]},
+        {"\",\"check\":\"", line->check}};
     size_t used = 0;
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         used = put_plain(text, used, size, pairs[i][0]);
@@ -119,7 +121,8 @@ void doctor_print(const struct doctor_report *report, bool is_json, char *ret_te
     if (is_json)
         used = put_plain(ret_text, used, size, "{\"lines\":[");
     for (int i = 0; i < report->n; i++) {
-        size_t n = is_json ? put_json(&report->lines[i], text, sizeof text) : put_line(&report->lines[i], text, sizeof text);
+        size_t n =
+            is_json ? put_json(&report->lines[i], text, sizeof text) : put_line(&report->lines[i], text, sizeof text);
         if (used + n + 40 > size) {
             ret_text[is_json ? 0 : used] = '\0';
             return;

@@ -72,8 +72,8 @@ enum action_kind {
     ACTION_DRIFT, /* integer: step_index, direction of the correction that begins (0: none); value: projected departure
                    * of the isobar's end from its start and its sigma, GPa; slope, GPa/s */
     ACTION_VALVES_SHUT, /* of the membrane controller, at once: it has burst */
-    ACTION_CALIBRATION,  /* integer: step_index, enum calibration_verdict; value: enum action_calibration_value. A good
-                          * one is ruler number 1: from here on only readings on it are believed */
+    ACTION_CALIBRATION, /* integer: step_index, enum calibration_verdict; value: enum action_calibration_value. A good
+                         * one is ruler number 1: from here on only readings on it are believed */
     ACTION_KIND_COUNT
 };
 

@@ -40,7 +40,8 @@ static void examine_membrane(const struct beamline_membrane *beamline, struct do
         if (!isnan(reading.supply_bar))
             snprintf(supply, sizeof supply, ", supply %.1f bar", reading.supply_bar);
         doctor_add(report, DOCTOR_MEMBRANE, reading.is_following ? DOCTOR_GOOD : DOCTOR_DOUBT,
-                   reading.is_following ? "" : "control mode and valves at the controller: it does not follow its set point",
+                   reading.is_following ? ""
+                                        : "control mode and valves at the controller: it does not follow its set point",
                    "%s at %s: %.2f bar, set point %.2f bar, full scale %.0f bar, slew %.3g bar/min%s", beamline->driver,
                    beamline->address, reading.membrane_bar, reading.membrane_bar_setpoint, reading.capacity_bar,
                    reading.slew_bar_per_min, supply);
@@ -56,8 +57,7 @@ static void examine_ruby(const struct beamline *beamline, const struct spectrum 
     struct err err = {0};
     const struct beamline_ruby *ruby = &beamline->ruby;
     const struct ruby_camera camera = {spectrum->counts_saturation, beamline->spectrometer.fringe_max};
-    if (ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, &camera, NULL,
-                          &fit, &err)) {
+    if (ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, &camera, NULL, &fit, &err)) {
         doctor_add(report, DOCTOR_RUBY, DOCTOR_DOUBT, advice, "%s", err.message);
         return;
     }
@@ -67,11 +67,12 @@ static void examine_ruby(const struct beamline *beamline, const struct spectrum 
     char warning[300];
     ruby_warning_text(&fit, warning, sizeof warning);
     if (ruler.scale)
-        pressure = ruby_ruler_derive(&ruler, fit.r1_nm, fit.r1_nm_sigma, ruby->temperature_k, ruby->temperature_k_sigma);
+        pressure =
+            ruby_ruler_derive(&ruler, fit.r1_nm, fit.r1_nm_sigma, ruby->temperature_k, ruby->temperature_k_sigma);
     doctor_add(report, DOCTOR_RUBY, warning[0] ? DOCTOR_DOUBT : DOCTOR_GOOD, warning,
-               "R1 %.3f +- %.4f nm, %.0f counts high, %.2f nm wide: %.3f +- %.3f GPa on %s with lambda0 %.3f nm", fit.r1_nm,
-               fit.r1_nm_sigma, fit.amplitude_counts, fit.r1_nm_fwhm, pressure.gpa, pressure.gpa_sigma, ruby->scale,
-               ruby->lambda0_nm);
+               "R1 %.3f +- %.4f nm, %.0f counts high, %.2f nm wide: %.3f +- %.3f GPa on %s with lambda0 %.3f nm",
+               fit.r1_nm, fit.r1_nm_sigma, fit.amplitude_counts, fit.r1_nm_fwhm, pressure.gpa, pressure.gpa_sigma,
+               ruby->scale, ruby->lambda0_nm);
 }
 
 static void examine_spectrometer(const struct beamline *beamline, struct doctor_report *report)
@@ -95,8 +96,8 @@ static void examine_spectrometer(const struct beamline *beamline, struct doctor_
         doctor_add(report, DOCTOR_SPECTROMETER, is_saturated ? DOCTOR_DOUBT : DOCTOR_GOOD,
                    is_saturated ? "the exposure: the spectrum is saturated" : "",
                    "%s at %s: %d pixels from %.2f to %.2f nm, up to %.0f of %.0f counts in %g s", settings->driver,
-                   settings->address, spectrum.n, spectrum.wavelength_nm[0], spectrum.wavelength_nm[spectrum.n - 1], top,
-                   spectrum.counts_saturation, spectrum.exposure_s);
+                   settings->address, spectrum.n, spectrum.wavelength_nm[0], spectrum.wavelength_nm[spectrum.n - 1],
+                   top, spectrum.counts_saturation, spectrum.exposure_s);
         examine_ruby(beamline, &spectrum, report);
     }
     spectrometer_close(spectrometer);
@@ -139,7 +140,8 @@ static void examine_optics(const struct beamline *beamline, struct epics *epics,
                values[1].text, values[3].text);
 }
 
-static void examine_detector(const struct beamline_detector *detector, struct epics *epics, struct doctor_report *report)
+static void examine_detector(const struct beamline_detector *detector, struct epics *epics,
+                             struct doctor_report *report)
 {
     struct eiger *eiger;
     struct err err = {0};
@@ -150,8 +152,8 @@ static void examine_detector(const struct beamline_detector *detector, struct ep
     if (epics_wait_connected(epics, detector->prefix, CONNECT_S, &err))
         doctor_add_failure(report, DOCTOR_DETECTOR, &err);
     else if (eiger_wait_ready(eiger, READY_S, &err))
-        doctor_add(report, DOCTOR_DETECTOR, DOCTOR_BAD, "the detector's own screen, and initialize it if it stays so", "%s",
-                   err.message);
+        doctor_add(report, DOCTOR_DETECTOR, DOCTOR_BAD, "the detector's own screen, and initialize it if it stays so",
+                   "%s", err.message);
     else
         doctor_add(report, DOCTOR_DETECTOR, DOCTOR_GOOD, "", "%s at %s every record answers; idle, high voltage ready",
                    detector->driver, detector->prefix);
@@ -180,8 +182,8 @@ void examine_files(const struct beamline_detector *detector, struct epics *epics
     struct stat about;
     struct epics_value path, exists;
     if (stat(detector->file_path, &about) != 0) {
-        doctor_add(report, DOCTOR_FILES, DOCTOR_BAD, advice, "file_path %s is not visible here: %s", detector->file_path,
-                   strerror(errno));
+        doctor_add(report, DOCTOR_FILES, DOCTOR_BAD, advice, "file_path %s is not visible here: %s",
+                   detector->file_path, strerror(errno));
         return;
     }
     if (!S_ISDIR(about.st_mode) || access(detector->file_path, R_OK | X_OK) != 0) {
@@ -195,11 +197,11 @@ void examine_files(const struct beamline_detector *detector, struct epics *epics
     snprintf(name, sizeof name, "%sFilePathExists_RBV", detector->prefix);
     is_known = is_known && channel_read(epics, name, &exists);
     if (!is_known)
-        doctor_add(report, DOCTOR_FILES, DOCTOR_DOUBT, IOC_ADVICE, "file_path %s is here, %.0f GB free; its IOC does not say what it sees",
-                   detector->file_path, gb);
+        doctor_add(report, DOCTOR_FILES, DOCTOR_DOUBT, IOC_ADVICE,
+                   "file_path %s is here, %.0f GB free; its IOC does not say what it sees", detector->file_path, gb);
     else if (is_same_path(path.text, detector->file_path) && strcmp(exists.text, "Yes") != 0)
-        doctor_add(report, DOCTOR_FILES, DOCTOR_BAD, advice, "file_path %s is here, but its IOC says that it does not exist there",
-                   detector->file_path);
+        doctor_add(report, DOCTOR_FILES, DOCTOR_BAD, advice,
+                   "file_path %s is here, but its IOC says that it does not exist there", detector->file_path);
     else
         doctor_add(report, DOCTOR_FILES, gb < FREE_GB_DOUBT ? DOCTOR_DOUBT : DOCTOR_GOOD,
                    gb < FREE_GB_DOUBT ? "the room on that volume: a scan of 6000 frames takes gigabytes" : "",
@@ -215,8 +217,8 @@ static void examine_ring(const struct beamline_ring *settings, struct epics *epi
     double current_ma = NAN;
     bool is_valid = false;
     if (!channel_read(epics, settings->current_pv, &value)) {
-        doctor_add(report, DOCTOR_RING, DOCTOR_BAD, IOC_ADVICE, "PV %s does not answer within %g s", settings->current_pv,
-                   CONNECT_S);
+        doctor_add(report, DOCTOR_RING, DOCTOR_BAD, IOC_ADVICE, "PV %s does not answer within %g s",
+                   settings->current_pv, CONNECT_S);
         return;
     }
     if (ring_open(&ring, epics, settings->current_pv, &err)) {
@@ -226,9 +228,13 @@ static void examine_ring(const struct beamline_ring *settings, struct epics *epi
     ring_read(ring, &current_ma, &is_valid);
     ring_close(ring);
     bool is_beam = is_valid && current_ma >= settings->current_ma_min;
-    doctor_add(report, DOCTOR_RING, is_beam ? DOCTOR_GOOD : is_valid ? DOCTOR_DOUBT : DOCTOR_BAD,
-               is_beam ? "" : "whether there is beam, and current_pv in the beamline file", "%s: %.1f mA, needed %.1f mA%s",
-               settings->current_pv, current_ma, settings->current_ma_min, is_valid ? "" : " (the record is invalid)");
+    doctor_add(report, DOCTOR_RING,
+               is_beam    ? DOCTOR_GOOD
+               : is_valid ? DOCTOR_DOUBT
+                          : DOCTOR_BAD,
+               is_beam ? "" : "whether there is beam, and current_pv in the beamline file",
+               "%s: %.1f mA, needed %.1f mA%s", settings->current_pv, current_ma, settings->current_ma_min,
+               is_valid ? "" : " (the record is invalid)");
 }
 
 /* ---- this computer --------------------------------------------------------------------------------------------- */
@@ -243,7 +249,10 @@ void examine_disk(const char *db_path, struct doctor_report *report)
     if (isnan(gb))
         doctor_add(report, DOCTOR_DISK, DOCTOR_BAD, "the folder of --db", "%s: %s", folder, strerror(errno));
     else
-        doctor_add(report, DOCTOR_DISK, gb < FREE_GB_BAD ? DOCTOR_BAD : gb < FREE_GB_DOUBT ? DOCTOR_DOUBT : DOCTOR_GOOD,
+        doctor_add(report, DOCTOR_DISK,
+                   gb < FREE_GB_BAD     ? DOCTOR_BAD
+                   : gb < FREE_GB_DOUBT ? DOCTOR_DOUBT
+                                        : DOCTOR_GOOD,
                    gb < FREE_GB_DOUBT ? "the room: a night's database takes a gigabyte, its results more" : "",
                    "%s: %.1f GB free", folder, gb);
 }
@@ -253,9 +262,9 @@ void examine_clock(const struct clock *clock, struct doctor_report *report)
     struct timex kernel = {0};
     if (!clock_is_real(clock)) {
         bool is_alive = clock_is_alive(clock);
-        doctor_add(report, DOCTOR_CLOCK, is_alive ? DOCTOR_GOOD : DOCTOR_BAD, is_alive ? "" : "whether the simulator runs",
-                   "a simulator's, %s, %.0f times the wall's pace", is_alive ? "kept" : "not kept any more",
-                   clock_speed(clock));
+        doctor_add(report, DOCTOR_CLOCK, is_alive ? DOCTOR_GOOD : DOCTOR_BAD,
+                   is_alive ? "" : "whether the simulator runs", "a simulator's, %s, %.0f times the wall's pace",
+                   is_alive ? "kept" : "not kept any more", clock_speed(clock));
         return;
     }
     bool is_unsynchronised = adjtimex(&kernel) == TIME_ERROR || (kernel.status & STA_UNSYNC);
@@ -286,8 +295,8 @@ void examine_database(const char *db_path, struct doctor_report *report)
             bool is_whole = code == 1 && strcmp(store_rows_text(rows, 0), "ok") == 0;
             if (code >= 0)
                 doctor_add(report, DOCTOR_DATABASE, is_whole ? DOCTOR_GOOD : DOCTOR_BAD,
-                           is_whole ? "" : "the disk; begin the next run with a new file", "%s, quick_check: %s", db_path,
-                           code == 1 ? store_rows_text(rows, 0) : "no answer");
+                           is_whole ? "" : "the disk; begin the next run with a new file", "%s, quick_check: %s",
+                           db_path, code == 1 ? store_rows_text(rows, 0) : "no answer");
             store_rows_close(rows);
         }
         store_reader_close(reader);

@@ -6,10 +6,10 @@
  * latter also as long as the controller does not follow. HOLD_MEMBRANE_SUPPLY needs a controller with a gauge for it.
  *
  * Guards are judged by level at every event, before a step and during it, never by an edge; a guard without a fresh
- * value counts as tripped. HOLD_DEFLATE, HOLD_PRELOAD and HOLD_CALIBRATION are the core's own, of its steps; HOLD_RUBY_ACCESS is the doubt of
- * controller/access. What a reason stops depends on what the step needs: a pressure change needs the membrane and the
- * ruby; a scan needs the detector and the beam, and ruby optics that are out of the way; an isobar without scans needs
- * nothing (the membrane is left alone).
+ * value counts as tripped. HOLD_DEFLATE, HOLD_PRELOAD and HOLD_CALIBRATION are the core's own, of its steps;
+ * HOLD_RUBY_ACCESS is the doubt of controller/access. What a reason stops depends on what the step needs: a pressure
+ * change needs the membrane and the ruby; a scan needs the detector and the beam, and ruby optics that are out of the
+ * way; an isobar without scans needs nothing (the membrane is left alone).
  */
 #ifndef CONTROLLER_INTERLOCK_H
 #define CONTROLLER_INTERLOCK_H

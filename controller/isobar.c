@@ -61,7 +61,8 @@ static const char usage_text[] =
     "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
     "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
     "                                         the pressures of a finished run on another scale, beside the old ones\n"
-    "  ruby --neon FILE                       the wavelength axis by the neon lines of a spectrum on file: what to write into "
+    "  ruby --neon FILE                       the wavelength axis by the neon lines of a spectrum on file: what to "
+    "write into "
     "the\n"
     "                                         beamline file\n"
     "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
@@ -227,8 +228,8 @@ static int command_doctor(const struct options *options)
     if (!options->beamline)
         return command_to_daemon(options, "doctor");
     program_path("isobard", program, sizeof program);
-    execl(program, "isobard", "--doctor", "--beamline", options->beamline, "--db", options->db ? options->db : "night.db",
-          options->is_json ? "--json" : NULL, (char *)NULL);
+    execl(program, "isobard", "--doctor", "--beamline", options->beamline, "--db",
+          options->db ? options->db : "night.db", options->is_json ? "--json" : NULL, (char *)NULL);
     fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));
     return 2;
 }
@@ -332,7 +333,8 @@ static int command_neon(const char *path)
     for (int i = 0; i < correction.n_lines; i++)
         printf("  %12.4f %12.4f %+12.4f\n", correction.lines[i].wavelength_nm, correction.lines[i].measured_nm,
                correction.lines[i].residual_nm);
-    printf("the axis is %+.4f +- %.4f nm off at %.2f nm, stretched by %+.2e +- %.1e; residuals %.4f nm rms (limit %.2f each)\n"
+    printf("the axis is %+.4f +- %.4f nm off at %.2f nm, stretched by %+.2e +- %.1e; residuals %.4f nm rms (limit %.2f "
+           "each)\n"
            "into the beamline file: spectrometer { ..., wavelength_offset_nm = %.4f, wavelength_slope = %.3e }\n"
            "wavelengths of Saloman and Sansonetti, J. Phys. Chem. Ref. Data 33, 1113 (2004)\n",
            -correction.offset_nm, correction.offset_nm_sigma, NEON_AROUND_NM, -correction.slope, correction.slope_sigma,

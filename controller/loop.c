@@ -73,7 +73,7 @@ struct loop {
     char calibration_text[TEXT_MAX];
     char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
     struct event last[EVENT_KIND_COUNT]; /* of each kind; under the mutex, for the doctor */
-    int finished; /* -1: not yet */
+    int finished;                        /* -1: not yet */
     int64_t status_wall_ns;
     int64_t step_started_ns;
     pthread_mutex_t mutex;
@@ -285,9 +285,9 @@ static void execute_phase(struct loop *loop, const struct action *action)
     put(loop, STORE_PHASE, row, 3, 0);
     if (phase == CORE_JOURNAL)
         loop->step_started_ns = loop->now_ns;
-    bool is_announced = phase == CORE_LOADING
-                            ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
-                            : phase == CORE_CALIBRATION || phase == CORE_PRELOADED || phase == CORE_ISOBAR || phase == CORE_DEFLATED;
+    bool is_announced = phase == CORE_LOADING ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
+                                              : phase == CORE_CALIBRATION || phase == CORE_PRELOADED ||
+                                                    phase == CORE_ISOBAR || phase == CORE_DEFLATED;
     if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
@@ -372,7 +372,8 @@ static void describe_calibration(const struct loop *loop, const struct action *a
     switch ((enum calibration_verdict)action->integer[1]) {
     case CALIBRATION_DRIFT:
         snprintf(ret_text, size,
-                 "R1 drifts by %+.4f nm in %d readings, with %.4f nm of noise in each: is the ruby still warming, or moving?",
+                 "R1 drifts by %+.4f nm in %d readings, with %.4f nm of noise in each: is the ruby still warming, or "
+                 "moving?",
                  value[CALIBRATION_DRIFT_NM], n_wanted, value[CALIBRATION_NOISE_NM]);
         return;
     case CALIBRATION_SCATTER:
@@ -386,7 +387,8 @@ static void describe_calibration(const struct loop *loop, const struct action *a
         return;
     case CALIBRATION_STRANGE:
         snprintf(ret_text, size,
-                 "lambda0 %.4f nm is %+.4f nm from the beamline file's %.4f, more than the %.4f nm that %g K of doubt explain: "
+                 "lambda0 %.4f nm is %+.4f nm from the beamline file's %.4f, more than the %.4f nm that %g K of doubt "
+                 "explain: "
                  "the ruby is not free or not at %g K, or the file is wrong",
                  value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM] - ruby->lambda0_nm, ruby->lambda0_nm,
                  value[CALIBRATION_TOLERANCE_NM], ruby->temperature_k_sigma, ruby->temperature_k);
@@ -395,11 +397,12 @@ static void describe_calibration(const struct loop *loop, const struct action *a
     case CALIBRATION_VERDICT_COUNT:
         break;
     }
-    snprintf(ret_text, size,
-             "ruby calibrated: lambda0 %.4f +- %.4f nm at %g K (stated %.4f) from %d of %d readings, R1 %.4f nm at %g K; "
-             "the pressures of this run are on it from here on",
-             value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM_SIGMA], ruby->temperature_k_zero,
-             ruby->lambda0_nm, n_used, n_wanted, value[CALIBRATION_R1_NM], ruby->temperature_k);
+    snprintf(
+        ret_text, size,
+        "ruby calibrated: lambda0 %.4f +- %.4f nm at %g K (stated %.4f) from %d of %d readings, R1 %.4f nm at %g K; "
+        "the pressures of this run are on it from here on",
+        value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM_SIGMA], ruby->temperature_k_zero, ruby->lambda0_nm,
+        n_used, n_wanted, value[CALIBRATION_R1_NM], ruby->temperature_k);
 }
 
 static void execute_calibration(struct loop *loop, const struct action *action)
@@ -720,8 +723,8 @@ static void format_status(const struct loop *loop, const struct status *status, 
     if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
-    bool is_plain = status->phase == CORE_CALIBRATION || status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED ||
-                    status->phase == CORE_DEFLATED; /* the step says it all */
+    bool is_plain = status->phase == CORE_CALIBRATION || status->phase == CORE_ISOBAR ||
+                    status->phase == CORE_PRELOADED || status->phase == CORE_DEFLATED; /* the step says it all */
     const char *phase =
         status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);
     const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";
@@ -778,26 +781,32 @@ static bool is_lost(const struct event *last, enum event_kind lost, enum event_k
 
 static void report_readings(const struct event *last, int64_t now_ns, double cadence_s, struct doctor_report *report)
 {
-    const struct event *membrane = &last[EVENT_MEMBRANE], *ruby = &last[EVENT_RUBY], *refused = &last[EVENT_RUBY_REJECTED];
+    const struct event *membrane = &last[EVENT_MEMBRANE], *ruby = &last[EVENT_RUBY],
+                       *refused = &last[EVENT_RUBY_REJECTED];
     double membrane_s = s_from_ns(now_ns - membrane->t_ns);
     if (!is_lost(last, EVENT_MEMBRANE_LOST, EVENT_MEMBRANE_FOUND, report, DOCTOR_MEMBRANE)) {
         bool is_late = membrane->seq == 0 || membrane_s > 4.0 * cadence_s;
         bool is_astray = (membrane->integer[0] & MEMBRANE_NOT_FOLLOWING) != 0;
-        doctor_add(report, DOCTOR_MEMBRANE, is_late ? DOCTOR_BAD : is_astray ? DOCTOR_DOUBT : DOCTOR_GOOD,
+        doctor_add(report, DOCTOR_MEMBRANE,
+                   is_late     ? DOCTOR_BAD
+                   : is_astray ? DOCTOR_DOUBT
+                               : DOCTOR_GOOD,
                    is_late     ? "the line to the controller"
                    : is_astray ? "control mode and valves at the controller"
                                : "",
-                   "%.2f bar, set point %.2f bar, full scale %.0f bar, %.0f s ago", membrane->value[0], membrane->value[1],
-                   membrane->value[2], membrane_s);
+                   "%.2f bar, set point %.2f bar, full scale %.0f bar, %.0f s ago", membrane->value[0],
+                   membrane->value[1], membrane->value[2], membrane_s);
     }
     if (is_lost(last, EVENT_SPECTROMETER_LOST, EVENT_SPECTROMETER_FOUND, report, DOCTOR_SPECTROMETER))
         return;
     const struct event *newest = ruby->seq > refused->seq ? ruby : refused;
-    doctor_add(report, DOCTOR_SPECTROMETER, newest->seq ? DOCTOR_GOOD : DOCTOR_DOUBT, newest->seq ? "" : "the exposure time",
-               newest->seq ? "the last spectrum came %.0f s ago" : "connected, and no spectrum yet", s_from_ns(now_ns - newest->t_ns));
+    doctor_add(report, DOCTOR_SPECTROMETER, newest->seq ? DOCTOR_GOOD : DOCTOR_DOUBT,
+               newest->seq ? "" : "the exposure time",
+               newest->seq ? "the last spectrum came %.0f s ago" : "connected, and no spectrum yet",
+               s_from_ns(now_ns - newest->t_ns));
     if (newest == ruby)
-        doctor_add(report, DOCTOR_RUBY, DOCTOR_GOOD, "", "R1 %.3f +- %.4f nm: %.3f +- %.3f GPa", ruby->value[2], ruby->value[3],
-                   ruby->value[0], ruby->value[1]);
+        doctor_add(report, DOCTOR_RUBY, DOCTOR_GOOD, "", "R1 %.3f +- %.4f nm: %.3f +- %.3f GPa", ruby->value[2],
+                   ruby->value[3], ruby->value[0], ruby->value[1]);
     else if (newest->seq)
         doctor_add(report, DOCTOR_RUBY, DOCTOR_DOUBT, "laser, shutter and focus", "%s", refused->text);
 }
@@ -816,10 +825,14 @@ void loop_doctor(struct loop *loop, const char *db_path, struct doctor_report *r
     if (!is_lost(last, EVENT_DETECTOR_LOST, EVENT_DETECTOR_FOUND, ret_report, DOCTOR_DETECTOR))
         doctor_add(ret_report, DOCTOR_DETECTOR, DOCTOR_GOOD, "", "connected");
     examine_files(&loop->settings.beamline->detector, detector_link_epics(loop->detector), ret_report);
-    double current_ma = detector_link_current_ma(loop->detector), needed_ma = loop->settings.beamline->ring.current_ma_min;
-    doctor_add(ret_report, DOCTOR_RING, isnan(current_ma) ? DOCTOR_BAD : current_ma < needed_ma ? DOCTOR_DOUBT : DOCTOR_GOOD,
-               current_ma >= needed_ma ? "" : "whether there is beam, and current_pv in the beamline file", "%s: %.1f mA, needed %.1f mA",
-               loop->settings.beamline->ring.current_pv, current_ma, needed_ma);
+    double current_ma = detector_link_current_ma(loop->detector),
+           needed_ma = loop->settings.beamline->ring.current_ma_min;
+    doctor_add(ret_report, DOCTOR_RING,
+               isnan(current_ma)        ? DOCTOR_BAD
+               : current_ma < needed_ma ? DOCTOR_DOUBT
+                                        : DOCTOR_GOOD,
+               current_ma >= needed_ma ? "" : "whether there is beam, and current_pv in the beamline file",
+               "%s: %.1f mA, needed %.1f mA", loop->settings.beamline->ring.current_pv, current_ma, needed_ma);
     examine_disk(db_path, ret_report);
     examine_clock(loop->settings.clock, ret_report);
     examine_database(db_path, ret_report);

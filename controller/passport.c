@@ -55,7 +55,8 @@ static int read_run(struct cell_passport *passport, struct store_reader *reader,
 {
     struct store_rows *rows;
     int code = store_rows_open(
-        &rows, reader, "SELECT uid, clock_source, utc_minus_t_ns, started_t_ns, plan_source, beamline_source, (SELECT max(lambda0_nm) "
+        &rows, reader,
+        "SELECT uid, clock_source, utc_minus_t_ns, started_t_ns, plan_source, beamline_source, (SELECT max(lambda0_nm) "
         "FROM ruby_calibration WHERE reason IS NULL) FROM run",
         NULL, 0, err);
     if (code < 0)

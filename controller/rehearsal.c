@@ -33,10 +33,10 @@
 struct rehearsal {
     char directory[PATH_MAX_BYTES]; /* absolute */
     pid_t simulator, daemon;
-    pid_t hands;        /* 0: none at work */
-    int deed;           /* what they do: index into HANDS */
+    pid_t hands;         /* 0: none at work */
+    int deed;            /* what they do: index into HANDS */
     uint32_t deeds_done; /* bits of HANDS: each is done once */
-    FILE *log;   /* the daemon's, followed */
+    FILE *log;           /* the daemon's, followed */
     bool is_terminal;
     int64_t shown_wall_ns;
 };
@@ -197,8 +197,7 @@ static void start_hands(struct rehearsal *rehearsal)
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     setpgid(0, 0); /* an interrupt at the terminal ends the daemon first */
     redirect(rehearsal, "sim.log", STDERR_FILENO);
-    execl(program, "isobar-sim", "hands", "--dir", rehearsal->directory, HANDS[rehearsal->deed].deed,
-          (char *)NULL);
+    execl(program, "isobar-sim", "hands", "--dir", rehearsal->directory, HANDS[rehearsal->deed].deed, (char *)NULL);
     _exit(127);
 }
 

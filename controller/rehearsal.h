@@ -1,8 +1,8 @@
 /*
  * The rehearsal: starts isobar-sim and isobard on it, shows the run while it goes, and afterwards, when the daemon has
  * ended, holds what it recorded against the simulator's truth. It also plays the person at the bench: when the daemon
- * waits for an open cell to be closed and preloaded, or for the membrane to be emptied and the cell locked, it says so and
- * lets `isobar-sim hands` do it, once.
+ * waits for an open cell to be closed and preloaded, or for the membrane to be emptied and the cell locked, it says so
+ * and lets `isobar-sim hands` do it, once.
  *
  * While the daemon runs, truth.jsonl is write-only (mode 0200), and the daemon and all its children are started without
  * the privilege that would let root read it all the same.

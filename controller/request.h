@@ -33,7 +33,8 @@ struct request {
 
 const char *request_word(enum request_kind kind);
 
-/* The line without its end. Errors: ERR_ARG (the sentence quotes what can be printed of it, and lists what is known). */
+/* The line without its end. Errors: ERR_ARG (the sentence quotes what can be printed of it, and lists what is known).
+ */
 int request_parse(struct request *ret_request, const char *line, struct err *err);
 
 #endif

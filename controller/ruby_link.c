@@ -16,11 +16,11 @@
 struct ruby_link {
     struct beamline_spectrometer spectrometer_settings;
     struct beamline_ruby ruby_settings;
-    struct ruby_ruler ruler;         /* of the reading at hand */
-    _Atomic double lambda0_nm;       /* wanted */
-    _Atomic int64_t ruler_number;    /* set after it, read before it */
-    double exposure_s; /* the stated one, or less after a saturated spectrum */
-    unsigned warnings; /* of the last reading */
+    struct ruby_ruler ruler;      /* of the reading at hand */
+    _Atomic double lambda0_nm;    /* wanted */
+    _Atomic int64_t ruler_number; /* set after it, read before it */
+    double exposure_s;            /* the stated one, or less after a saturated spectrum */
+    unsigned warnings;            /* of the last reading */
     struct instrument_context *context;
     struct store *store;
     struct instrument *instrument;

@@ -12,10 +12,19 @@
 
 /* ---- the words of a sequence --------------------------------------------------------------------------------- */
 
-enum constructor { MAKE_CELL, MAKE_PRELOADED, MAKE_LOAD, MAKE_UNLOAD, MAKE_ISOBAR, MAKE_DEFLATE, MAKE_CALIBRATE_RUBY, MAKE_COUNT };
+enum constructor {
+    MAKE_CELL,
+    MAKE_PRELOADED,
+    MAKE_LOAD,
+    MAKE_UNLOAD,
+    MAKE_ISOBAR,
+    MAKE_DEFLATE,
+    MAKE_CALIBRATE_RUBY,
+    MAKE_COUNT
+};
 
-static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell", "preloaded", "load", "unload", "isobar", "deflate",
-                                                     "calibrate_ruby"};
+static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell",   "preloaded", "load",          "unload",
+                                                     "isobar", "deflate",   "calibrate_ruby"};
 
 /* The steps follow the cell in both lists. */
 static enum plan_kind kind_of(enum constructor make) { return (enum plan_kind)(make - MAKE_PRELOADED); }

@@ -15,13 +15,13 @@
  * fault --dir DIR none, off, stuck, garbage, wrong, slow, delayed or intermittent: what is wrong with the membrane
  * controller of the running world in DIR from now on (sim/wire.h).
  *
- * beamline --cell open: the cell is open and its ruby free, and beamline.lua states a lambda0 that is off by up to 0.012 nm,
- * drawn from the seed: that of another day.
+ * beamline --cell open: the cell is open and its ruby free, and beamline.lua states a lambda0 that is off by up to
+ * 0.012 nm, drawn from the seed: that of another day.
  *
- * hands --dir DIR deflate, preload, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the cell's
- * screws so that they carry the load; `unlock` loosens them; `preload` closes an open cell
- * and screws it to 0.1 GPa; `deflate` locks the cell and then empties the membrane at
- * the controller's front panel, in a person's time, and ends when it is empty.
+ * hands --dir DIR deflate, preload, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the
+ * cell's screws so that they carry the load; `unlock` loosens them; `preload` closes an open cell and screws it to 0.1
+ * GPa; `deflate` locks the cell and then empties the membrane at the controller's front panel, in a person's time, and
+ * ends when it is empty.
  *
  * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
  */
@@ -315,8 +315,8 @@ static int write_beamline(const struct options *options, const struct server *se
             "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
             options->directory, servers[WIRE_IOC].port, options->membrane, servers[WIRE_MEMBRANE].port,
             strcmp(options->membrane, "alicat") == 0 ? " full_scale_bar = 200, watchdog = \"off\"," : "",
-            servers[WIRE_SPECTROMETER].port, stated_lambda0_nm(options), strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "",
-            PREFIX, options->directory, RING_PV);
+            servers[WIRE_SPECTROMETER].port, stated_lambda0_nm(options),
+            strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
@@ -466,7 +466,8 @@ static int run_fault(const struct options *options, const char *name)
 static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
-          "                  [--cell closed|open] [--ruby-access always|between_scans] [--membrane bronkhorst|alicat|pace]\n"
+          "                  [--cell closed|open] [--ruby-access always|between_scans] [--membrane "
+          "bronkhorst|alicat|pace]\n"
           "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N|--line PATH\n"
           "       isobar-sim fault --dir DIR none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
           "       isobar-sim hands --dir DIR deflate|preload|lock|unlock\n",
@@ -481,12 +482,15 @@ static bool is_model(const char *name)
 
 int main(int argc, char **argv)
 {
-    static const struct option long_options[] = {
-        {"dir", required_argument, NULL, 'd'},         {"seed", required_argument, NULL, 's'},
-        {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
-        {"ruby-access", required_argument, NULL, 'r'}, {"membrane", required_argument, NULL, 'm'},
-        {"line", required_argument, NULL, 'l'},        {"cell", required_argument, NULL, 'c'},
-        {0}};
+    static const struct option long_options[] = {{"dir", required_argument, NULL, 'd'},
+                                                 {"seed", required_argument, NULL, 's'},
+                                                 {"port", required_argument, NULL, 'p'},
+                                                 {"speed-max", required_argument, NULL, 'x'},
+                                                 {"ruby-access", required_argument, NULL, 'r'},
+                                                 {"membrane", required_argument, NULL, 'm'},
+                                                 {"line", required_argument, NULL, 'l'},
+                                                 {"cell", required_argument, NULL, 'c'},
+                                                 {0}};
     struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst"};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {

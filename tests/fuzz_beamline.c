@@ -10,11 +10,40 @@
 #include "sequences/beamline.h"
 #include "tests/fuzz.h"
 
-const char *const fuzz_words[] = {"beamline", "membrane", "spectrometer", "ruby", "detector", "ring", "{", "}", "=", ",",
-                                  "name", "clock", "ca_address", "driver", "address", "unit_id", "full_scale_bar",
-                                  "watchdog", "membrane_bar_max", "slew_bar_per_min_max", "exposure", "lambda0_nm",
-                                  "scale", "correction", "ruby_access", "'between_scans'", "'tcp:127.0.0.1:502'",
-                                  "'serial:/dev/ttyUSB0:9600'", "'192.0.2.1:5064'", "1e308", "-1", "0/0", "1/0", NULL};
+const char *const fuzz_words[] = {"beamline",
+                                  "membrane",
+                                  "spectrometer",
+                                  "ruby",
+                                  "detector",
+                                  "ring",
+                                  "{",
+                                  "}",
+                                  "=",
+                                  ",",
+                                  "name",
+                                  "clock",
+                                  "ca_address",
+                                  "driver",
+                                  "address",
+                                  "unit_id",
+                                  "full_scale_bar",
+                                  "watchdog",
+                                  "membrane_bar_max",
+                                  "slew_bar_per_min_max",
+                                  "exposure",
+                                  "lambda0_nm",
+                                  "scale",
+                                  "correction",
+                                  "ruby_access",
+                                  "'between_scans'",
+                                  "'tcp:127.0.0.1:502'",
+                                  "'serial:/dev/ttyUSB0:9600'",
+                                  "'192.0.2.1:5064'",
+                                  "1e308",
+                                  "-1",
+                                  "0/0",
+                                  "1/0",
+                                  NULL};
 
 #define COMMON                                                                                                         \
     "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1503', exposure = '0.5 s' }\n"                   \
@@ -51,8 +80,9 @@ static void check(const struct beamline *beamline)
     FUZZ_CHECK(membrane->unit_id >= 0 && membrane->unit_id <= 255, "unit %d", membrane->unit_id);
     FUZZ_CHECK(beamline->spectrometer.exposure_s > 0 && beamline->spectrometer.exposure_s <= 65, "exposure %g s",
                beamline->spectrometer.exposure_s);
-    FUZZ_CHECK(beamline->spectrometer.wavelength_nm_min < beamline->spectrometer.wavelength_nm_max, "window %g to %g nm",
-               beamline->spectrometer.wavelength_nm_min, beamline->spectrometer.wavelength_nm_max);
+    FUZZ_CHECK(beamline->spectrometer.wavelength_nm_min < beamline->spectrometer.wavelength_nm_max,
+               "window %g to %g nm", beamline->spectrometer.wavelength_nm_min,
+               beamline->spectrometer.wavelength_nm_max);
     FUZZ_CHECK(beamline->ruby.lambda0_nm > 600 && beamline->ruby.lambda0_nm < 800, "lambda0 %g nm",
                beamline->ruby.lambda0_nm);
     FUZZ_CHECK(beamline->ruby.temperature_k > 0 && beamline->ruby.temperature_k_zero > 0 &&

@@ -72,7 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(n + n_invalid <= frame.n_pixels, "%zu events and %zu invalid of %zu", n, n_invalid, frame.n_pixels);
     for (size_t i = 0; i < n; i++) {
         uint32_t pixel = events[i].pixel;
-        FUZZ_CHECK(pixel < frame.n_pixels && (i == 0 || pixel > events[i - 1].pixel), "event %zu in pixel %u", i, pixel);
+        FUZZ_CHECK(pixel < frame.n_pixels && (i == 0 || pixel > events[i - 1].pixel), "event %zu in pixel %u", i,
+                   pixel);
         FUZZ_CHECK(valid_bits[pixel / 64] >> pixel % 64 & 1, "pixel %u is masked", pixel);
         FUZZ_CHECK(events[i].count >= 1 && events[i].count <= frame.count_max, "%u photons", events[i].count);
     }

@@ -17,8 +17,9 @@
 #define FRAMES_LOOKED_AT 4
 enum { MASTER, DATA, FILE_COUNT };
 
-const char *const fuzz_words[] = {"\x89HDF\r\n\x1a\n", "TREE", "SNOD", "HEAP", "OHDR", "FRHP", "BTHD", "\xff\xff\xff\xff",
-                                  "frame_time", "pixel_mask", "data_000001", NULL};
+const char *const fuzz_words[] = {
+    "\x89HDF\r\n\x1a\n", "TREE",       "SNOD",       "HEAP",        "OHDR", "FRHP", "BTHD",
+    "\xff\xff\xff\xff",  "frame_time", "pixel_mask", "data_000001", NULL};
 
 static char directory[] = "/tmp/isobar-fuzz-frames-XXXXXX";
 static char paths[FILE_COUNT][64];
@@ -58,12 +59,26 @@ static void make_series(void)
     atexit(remove_series);
     snprintf(paths[MASTER], sizeof paths[0], "%s/s_master.h5", directory);
     snprintf(paths[DATA], sizeof paths[0], "%s/s_data_000001.h5", directory);
-    struct eiger_file_settings settings = {.directory = directory, .stem = "s", .width = WIDTH, .height = HEIGHT,
-                                           .bit_depth = 16, .n_images = 3, .n_triggers = 1, .n_images_per_file = 2,
-                                           .pixel_mask = mask, .count_time_s = 0.0999, .frame_time_s = 0.1,
-                                           .photon_energy_ev = 21000, .threshold_ev = 10500, .distance_m = 5,
-                                           .pixel_size_m = 75e-6, .sensor_thickness_m = 450e-6, .count_cutoff = 1000,
-                                           .description = "d", .serial_number = "1", .firmware_version = "1"};
+    struct eiger_file_settings settings = {.directory = directory,
+                                           .stem = "s",
+                                           .width = WIDTH,
+                                           .height = HEIGHT,
+                                           .bit_depth = 16,
+                                           .n_images = 3,
+                                           .n_triggers = 1,
+                                           .n_images_per_file = 2,
+                                           .pixel_mask = mask,
+                                           .count_time_s = 0.0999,
+                                           .frame_time_s = 0.1,
+                                           .photon_energy_ev = 21000,
+                                           .threshold_ev = 10500,
+                                           .distance_m = 5,
+                                           .pixel_size_m = 75e-6,
+                                           .sensor_thickness_m = 450e-6,
+                                           .count_cutoff = 1000,
+                                           .description = "d",
+                                           .serial_number = "1",
+                                           .firmware_version = "1"};
     int code = eiger_file_open(&file, &settings, &err);
     for (int i = 0; i < 3 && code >= 0; i++)
         code = eiger_file_append(file, events, n, &err);

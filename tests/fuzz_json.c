@@ -7,7 +7,8 @@
 #include "controller/json.h"
 #include "tests/fuzz.h"
 
-const char *const fuzz_words[] = {"\"tau_s\":", "\"reason\":\"", "\\\"", "\\", "null", "nan", "1e999", "\",", "}", NULL};
+const char *const fuzz_words[] = {"\"tau_s\":", "\"reason\":\"", "\\\"", "\\", "null",
+                                  "nan",        "1e999",         "\",",  "}",  NULL};
 
 void fuzz_plant_seeds(void)
 {
@@ -21,8 +22,8 @@ void fuzz_plant_seeds(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const KEYS[] = {"tau_s", "tau_s_sigma", "beta",     "beta_sigma", "contrast", "contrast_sigma",
-                                       "baseline", "n_photons"};
+    static const char *const KEYS[] = {"tau_s",    "tau_s_sigma",    "beta",     "beta_sigma",
+                                       "contrast", "contrast_sigma", "baseline", "n_photons"};
     char *line = malloc(size + 1), text[40];
     if (!line)
         abort();

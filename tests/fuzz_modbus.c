@@ -161,8 +161,7 @@ static void peer_start(void)
     pthread_t thread;
     peer.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(peer.listener, (struct sockaddr *)&address, size) || listen(peer.listener, 8) ||
-        getsockname(peer.listener, (struct sockaddr *)&address, &size) ||
-        pthread_create(&thread, NULL, peer_run, NULL))
+        getsockname(peer.listener, (struct sockaddr *)&address, &size) || pthread_create(&thread, NULL, peer_run, NULL))
         abort();
     pthread_detach(thread);
     peer.port = ntohs(address.sin_port);

@@ -1,7 +1,7 @@
 /*
  * Parser: a scan and a constant of an Ocean Optics spectrometer (drivers/ocean). Input: one byte that chooses the
- * window that was asked for, then what comes on the wire. Property: an accepted scan is the one that was asked for, byte
- * for byte as a device would send it (baseline aside, which means nothing here); an accepted constant is finite.
+ * window that was asked for, then what comes on the wire. Property: an accepted scan is the one that was asked for,
+ * byte for byte as a device would send it (baseline aside, which means nothing here); an accepted constant is finite.
  */
 #include <math.h>
 #include <string.h>

@@ -9,10 +9,10 @@
 #include "drivers/pace.h"
 #include "tests/fuzz.h"
 
-const char *const fuzz_words[] = {"*IDN",  ":SYST", ":ERR",   ":UNIT", ":PRES", ":INST", ":SENS",    ":FULL", ":SOUR",
-                                  ":SLEW", ":MODE", ":OVER",  ":OUTP", ":STAT", ":COMP", ":SENSE1",  ":LEV",  ":IMM",
-                                  ":AMPL", " ",     ",",      "\r\n",  "1e308", "-0",    "Pressure", "nan",   "0x10",
-                                  "BAR",   "LIN",   "\"MAX\"", NULL};
+const char *const fuzz_words[] = {"*IDN",     ":SYST", ":ERR",  ":UNIT", ":PRES", ":INST",   ":SENS", ":FULL",
+                                  ":SOUR",    ":SLEW", ":MODE", ":OVER", ":OUTP", ":STAT",   ":COMP", ":SENSE1",
+                                  ":LEV",     ":IMM",  ":AMPL", " ",     ",",     "\r\n",    "1e308", "-0",
+                                  "Pressure", "nan",   "0x10",  "BAR",   "LIN",   "\"MAX\"", NULL};
 
 void fuzz_plant_seeds(void)
 {

@@ -9,11 +9,46 @@
 #include "sequences/plan.h"
 #include "tests/fuzz.h"
 
-const char *const fuzz_words[] = {"cell", "preloaded", "load", "unload", "isobar", "deflate", "{", "}", "=", ",", "'",
-                                  "to", "at", "rate", "duration", "scan", "frames", "frame_time", "count", "back_off",
-                                  "drift_gpa_max", "drift_correction", "'between_scans'", "'1 GPa'", "'2 bar/min'",
-                                  "'3 h'", "1e308", "-1", "0/0", "1/0", "for i = 1, 9 do ", " end ", "nil", "true",
-                                  "pressure_gpa_max", "membrane_bar_max", "culet_um", "medium", "name", NULL};
+const char *const fuzz_words[] = {"cell",
+                                  "preloaded",
+                                  "load",
+                                  "unload",
+                                  "isobar",
+                                  "deflate",
+                                  "{",
+                                  "}",
+                                  "=",
+                                  ",",
+                                  "'",
+                                  "to",
+                                  "at",
+                                  "rate",
+                                  "duration",
+                                  "scan",
+                                  "frames",
+                                  "frame_time",
+                                  "count",
+                                  "back_off",
+                                  "drift_gpa_max",
+                                  "drift_correction",
+                                  "'between_scans'",
+                                  "'1 GPa'",
+                                  "'2 bar/min'",
+                                  "'3 h'",
+                                  "1e308",
+                                  "-1",
+                                  "0/0",
+                                  "1/0",
+                                  "for i = 1, 9 do ",
+                                  " end ",
+                                  "nil",
+                                  "true",
+                                  "pressure_gpa_max",
+                                  "membrane_bar_max",
+                                  "culet_um",
+                                  "medium",
+                                  "name",
+                                  NULL};
 
 void fuzz_plant_seeds(void)
 {
@@ -23,7 +58,8 @@ void fuzz_plant_seeds(void)
         "preloaded { at = '0.1 GPa' }\nload { to = '3.3 GPa', rate = '2 bar/min', back_off = 'apply' }\n"
         "isobar { duration = '3 h', scan = { frames = 6000, frame_time = '0.1 s', count = 4 }, drift_gpa_max = 0.12 }\n"
         "unload { to = '1.5 GPa' }\ndeflate {}\nisobar { duration = '20 min' }\n",
-        "for i = 1, 5 do\n  load { to = i .. ' GPa' }\n  isobar { duration = '9 min', drift_correction = 'none' }\nend\n",
+        "for i = 1, 5 do\n  load { to = i .. ' GPa' }\n  isobar { duration = '9 min', drift_correction = 'none' "
+        "}\nend\n",
         "load { too = '3 GPa' }\n"};
     char text[2000];
     for (size_t i = 0; i < sizeof STEPS / sizeof STEPS[0]; i++)
@@ -62,8 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     FUZZ_CHECK(plan.n_steps >= 1 && plan.n_steps <= PLAN_STEPS_MAX, "%d steps", plan.n_steps);
-    FUZZ_CHECK(plan.cell.pressure_gpa_max > 0 && plan.cell.membrane_bar_max > 0 && isfinite(plan.cell.pressure_gpa_max) &&
-                   isfinite(plan.cell.membrane_bar_max),
+    FUZZ_CHECK(plan.cell.pressure_gpa_max > 0 && plan.cell.membrane_bar_max > 0 &&
+                   isfinite(plan.cell.pressure_gpa_max) && isfinite(plan.cell.membrane_bar_max),
                "limits %g GPa, %g bar", plan.cell.pressure_gpa_max, plan.cell.membrane_bar_max);
     for (int i = 0; i < plan.n_steps; i++)
         check_step(&plan, i);

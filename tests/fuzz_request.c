@@ -11,7 +11,8 @@ const char *const fuzz_words[] = {"status", "doctor", "hold", "resume", "stop", 
 
 void fuzz_plant_seeds(void)
 {
-    static const char *const LINES[] = {"status", "status json", "doctor", "doctor json", "hold", "resume", "stop", "go"};
+    static const char *const LINES[] = {"status", "status json", "doctor", "doctor json",
+                                        "hold",   "resume",      "stop",   "go"};
     for (size_t i = 0; i < sizeof LINES / sizeof LINES[0]; i++)
         fuzz_plant(LINES[i], strlen(LINES[i]));
 }

@@ -11,8 +11,25 @@
 #define POINTS_MAX 2048
 #define SPE_HEADER 4100
 
-const char *const fuzz_words[] = {";", ",", "\t", "\r\n", "694.25", "694,25", "1e308", "-", "#", ">", "nan", "inf",
-                                  "\xff\xff\x7f\x7f", "\xff\xff\xff\x7f", "<Wavelength ", "<Wavelength>", "</Wavelength>", "\xef\xbb\xbf", NULL};
+const char *const fuzz_words[] = {";",
+                                  ",",
+                                  "\t",
+                                  "\r\n",
+                                  "694.25",
+                                  "694,25",
+                                  "1e308",
+                                  "-",
+                                  "#",
+                                  ">",
+                                  "nan",
+                                  "inf",
+                                  "\xff\xff\x7f\x7f",
+                                  "\xff\xff\xff\x7f",
+                                  "<Wavelength ",
+                                  "<Wavelength>",
+                                  "</Wavelength>",
+                                  "\xef\xbb\xbf",
+                                  NULL};
 
 static void plant_text(const char *format, const char *header, double step)
 {

@@ -141,7 +141,8 @@ static inline void spectra_draw_scene(struct spectra_scene *s, enum spectra_kind
         s->hump_nm_sigma = log_uniform(4, 40) / 2.355;
         s->hump_nm = s->r1_nm + 2 * s->hump_nm_sigma * uniform(-1, 1);
     }
-    if (kind == KIND_FRINGES || kind == KIND_STRONG_FRINGES || kind == KIND_STATED_FRINGES || (kind == KIND_MISSING && uniform(0, 1) < 0.5)) {
+    if (kind == KIND_FRINGES || kind == KIND_STRONG_FRINGES || kind == KIND_STATED_FRINGES ||
+        (kind == KIND_MISSING && uniform(0, 1) < 0.5)) {
         s->fringe = kind == KIND_FRINGES ? log_uniform(0.0005, 0.005) : log_uniform(0.005, 0.05);
         s->fringe_nm = log_uniform(0.3, 8);
         s->fringe_phase = uniform(0, 6.283185307179586);

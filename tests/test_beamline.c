@@ -202,7 +202,8 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
          "slew_bar_per_min_max = 8 }",
          "membrane: full_scale_bar and watchdog are for driver = \"alicat\"; a pace is asked; leave them out"},
         {SPECTROMETER,
-         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', wavelength_offset_nm = "
+         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', "
+         "wavelength_offset_nm = "
          "3 }",
          "wavelength_offset_nm = 3"},
         {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = 0.5 }",

@@ -29,7 +29,7 @@ struct lamp {
 
 static const struct {
     double nm, height;
-} LAMP_LINES[] = {{667.82766, 9000}, {671.7043, 2500}, {692.94672, 20000}, {702.405, 3000},  {703.24128, 30000},
+} LAMP_LINES[] = {{667.82766, 9000}, {671.7043, 2500},   {692.94672, 20000}, {702.405, 3000},    {703.24128, 30000},
                   {717.3938, 3500},  {724.51665, 15000}, {640.2248, 30000},  {650.65277, 20000}, {659.89528, 8000}};
 
 static int draw(const struct lamp *lamp)
@@ -71,7 +71,8 @@ static void three_lines_around_the_ruby_are_enough(void **state)
 {
     (void)state;
     expect_corrected(&(struct lamp){.from_nm = 690, .to_nm = 705, .step_nm = 0.04, .offset_nm = 0.15}, 3);
-    expect_corrected(&(struct lamp){.from_nm = 690, .to_nm = 705, .step_nm = 0.04, .offset_nm = -1.2, .slope = 1e-3}, 3);
+    expect_corrected(&(struct lamp){.from_nm = 690, .to_nm = 705, .step_nm = 0.04, .offset_nm = -1.2, .slope = 1e-3},
+                     3);
 }
 
 static void any_axis_within_reach_comes_back(void **state)
