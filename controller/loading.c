@@ -88,8 +88,9 @@
 /* A stall. MOVED_BAR is above the noise of the sensor; a sample that creeps may still arrive with the membrane at its
  * limit, within LIMIT_S. */
 #define STALL_S 60.0
-#define UNWATCHED_S 10.0 /* a membrane that nobody drove for so long, with its valves in other hands, has not stalled  \
-                          */
+#define UNWATCHED_S                                                                                                    \
+    10.0 /* a membrane that nobody drove for so long, with its valves in other hands, has not stalled                  \
+          */
 #define MOVED_BAR 0.1
 #define LIMIT_S 1800.0
 
