@@ -46,6 +46,15 @@ class Beamline:
             self.text = stream.read()
         with open(self.folder + "/servers") as stream:
             self.ports = {line.split()[0]: int(line.split()[2]) for line in stream}
+        for port in self.ports.values():  # its children listen a little later than it is ready
+            end = time.monotonic() + 20
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < end, f"nothing listens at {port}"
+                    time.sleep(0.02)
 
     def doctor(self, changes=()):
         text = self.text
