@@ -24,6 +24,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void fuzz_plant_seeds(void);
 extern const char *const fuzz_words[];
 
+/* Defined by a target whose parser stands on a library that does not bear damage: only its seeds are replayed. */
+extern const int fuzz_is_brittle __attribute__((weak));
+
 /* Given by tests/fuzz/replay.c; libFuzzer reads the folder instead. */
 void fuzz_plant(const void *bytes, size_t size);
 

@@ -38,7 +38,7 @@ const char *const fuzz_words[] = {"cell",
                                   "2026-11-22T04:00:00Z",
                                   NULL};
 
-static char path[] = "/tmp/isobar-fuzz-passport-XXXXXX";
+static char path[] = "/dev/shm/isobar-fuzz-passport-XXXXXX";
 
 static void remove_folder(void) { rmdir(path); }
 
