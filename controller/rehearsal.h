@@ -1,7 +1,8 @@
 /*
  * The rehearsal: starts isobar-sim and isobard on it, shows the run while it goes, and afterwards, when the daemon has
  * ended, holds what it recorded against the simulator's truth. It also plays the person at the bench: when the daemon
- * waits for the membrane to be emptied and the cell locked, it says so and lets `isobar-sim hands` do it, once.
+ * waits for an open cell to be closed and preloaded, or for the membrane to be emptied and the cell locked, it says so
+ * and lets `isobar-sim hands` do it, once.
  *
  * While the daemon runs, truth.jsonl is write-only (mode 0200), and the daemon and all its children are started without
  * the privilege that would let root read it all the same.
@@ -9,6 +10,7 @@
 #ifndef CONTROLLER_REHEARSAL_H
 #define CONTROLLER_REHEARSAL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -20,6 +22,7 @@ struct rehearsal_settings {
     uint64_t seed;
     const char *membrane;     /* driver of the membrane controller that is simulated */
     const char *spectrometer; /* the spectrometer that is simulated, "ocean" or "epics" */
+    bool is_cell_open;        /* at the beginning: for a sequence that calibrates its ruby first */
     const char *ruby_access;  /* "always" or "between_scans": which beamline is simulated */
 };
 

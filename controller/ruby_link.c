@@ -2,13 +2,14 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/neon.h"
 #include "analysis/ruby.h"
 #include "controller/temperature.h"
-#include "drivers/spectrometer.h"
 #include "drivers/thermometer.h"
 
 #define WAIT_MS_MAX 50
@@ -19,7 +20,9 @@
 struct ruby_link {
     struct beamline_spectrometer spectrometer_settings;
     struct beamline_ruby ruby_settings;
-    struct ruby_ruler ruler;
+    struct ruby_ruler ruler;      /* of the reading at hand */
+    _Atomic double lambda0_nm;    /* wanted */
+    _Atomic int64_t ruler_number; /* set after it, read before it */
     struct epics *epics;
     double exposure_s; /* the stated one, or less after a saturated spectrum */
     unsigned warnings; /* of the last reading */
@@ -44,21 +47,25 @@ static void put_log(struct ruby_link *link, const char *severity, const char *te
     store_put(link->store, STORE_LOG, row, 3, 0, NULL);
 }
 
+struct spectrometer_settings ruby_link_spectrometer(const struct beamline_spectrometer *settings, struct epics *epics)
+{
+    return (struct spectrometer_settings){.driver = settings->driver,
+                                          .wavelength_nm_min = settings->wavelength_nm_min,
+                                          .wavelength_nm_max = settings->wavelength_nm_max,
+                                          .address = settings->address,
+                                          .epics = epics,
+                                          .wavelength_pv = settings->wavelength_pv,
+                                          .counts_pv = settings->counts_pv,
+                                          .exposure_pv = settings->exposure_pv,
+                                          .acquire_pv = settings->acquire_pv,
+                                          .busy_pv = settings->busy_pv,
+                                          .counts_saturation = settings->counts_saturation};
+}
+
 static int link_open(void *self, struct err *err)
 {
     struct ruby_link *link = self;
-    const struct beamline_spectrometer *settings = &link->spectrometer_settings;
-    const struct spectrometer_settings wanted = {.driver = settings->driver,
-                                                 .wavelength_nm_min = settings->wavelength_nm_min,
-                                                 .wavelength_nm_max = settings->wavelength_nm_max,
-                                                 .address = settings->address,
-                                                 .epics = link->epics,
-                                                 .wavelength_pv = settings->wavelength_pv,
-                                                 .counts_pv = settings->counts_pv,
-                                                 .exposure_pv = settings->exposure_pv,
-                                                 .acquire_pv = settings->acquire_pv,
-                                                 .busy_pv = settings->busy_pv,
-                                                 .counts_saturation = settings->counts_saturation};
+    const struct spectrometer_settings wanted = ruby_link_spectrometer(&link->spectrometer_settings, link->epics);
     link->has_fit = false;
     return link->spectrometer ? spectrometer_connect(link->spectrometer, err)
                               : spectrometer_open(&link->spectrometer, &wanted, err);
@@ -67,7 +74,7 @@ static int link_open(void *self, struct err *err)
 static const char *link_note(void *self)
 {
     struct ruby_link *link = self;
-    return spectrometer_note(link->spectrometer);
+    return spectrometer_terms(link->spectrometer)->note;
 }
 
 static void link_close(void *self) { (void)self; } /* the driver has closed what failed */
@@ -119,7 +126,7 @@ static void put_row(struct ruby_link *link, int64_t t_ns, const struct ruby_pres
         is_good ? store_real(link->fit.r2_nm) : store_null(),
         is_good ? store_real(link->fit.r1_nm_fwhm) : store_null(),
         is_good ? store_real(link->fit.r2_nm_fwhm) : store_null(),
-        store_real(settings->lambda0_nm),
+        store_real(link->ruler.lambda0_nm),
         store_real(link->now.temperature_k),
         store_real(link->now.temperature_k_sigma),
         store_real(settings->temperature_k_zero),
@@ -170,7 +177,10 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
     struct ruby_fit fit;
     char news[EVENT_TEXT_MAX];
     const struct spectrum *spectrum = &link->spectrum;
-    int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, spectrum->counts_saturation,
+    int64_t ruler_number = link->ruler_number;
+    link->ruler.lambda0_nm = link->lambda0_nm;
+    const struct ruby_camera camera = {spectrum->counts_saturation, link->spectrometer_settings.fringe_max};
+    int code = ruby_fit_spectrum(spectrum->wavelength_nm, spectrum->counts, spectrum->n, &camera,
                                  link->has_fit ? &link->fit : NULL, &fit, &err);
     link->has_fit = code == 0;
     adapt_exposure(link, code == ERR_LIMIT);
@@ -188,11 +198,26 @@ static void read_pressure(struct ruby_link *link, int64_t t_ns)
                                                       link->now.temperature_k, link->now.temperature_k_sigma);
     struct event event = inbox_event(EVENT_RUBY, news[0] ? news : NULL);
     event.integer[0] = link->read_ns;
-    event.integer[1] = is_warning;
+    event.integer[1] = ruler_number;
+    event.integer[2] = is_warning;
     event.value[0] = pressure.gpa;
     event.value[1] = pressure.gpa_sigma_fit;
+    event.value[2] = fit.r1_nm;
+    event.value[3] = fit.r1_nm_sigma;
+    event.value[4] = link->now.temperature_k;
+    event.value[5] = link->now.temperature_k_sigma;
     inbox_post(link->context->inbox, &event);
     put_row(link, t_ns, &pressure, NULL);
+}
+
+/* To the axis that the neon lines gave. Stored as it is used; what was added stands in the beamline file. */
+static void correct_axis(struct ruby_link *link)
+{
+    const struct beamline_spectrometer *settings = &link->spectrometer_settings;
+    for (int i = 0; i < link->spectrum.n; i++)
+        link->spectrum.wavelength_nm[i] +=
+            settings->wavelength_offset_nm +
+            settings->wavelength_slope * (link->spectrum.wavelength_nm[i] - NEON_AROUND_NM);
 }
 
 static int link_work(void *self, struct err *err)
@@ -206,8 +231,10 @@ static int link_work(void *self, struct err *err)
         return 0;
     link->read_ns = now_ns;
     int code = spectrometer_acquire(link->spectrometer, link->exposure_s, &link->spectrum, err);
-    if (code == 0)
+    if (code == 0) {
+        correct_axis(link);
         read_pressure(link, clock_now_ns(link->context->clock));
+    }
     if (code == ERR_DATA) /* a spectrum came, and is none; the next one is asked for on a new connection */
         post_rejected(link, err->message);
     return code == ERR_DATA ? 0 : code;
@@ -244,10 +271,17 @@ int ruby_link_start(struct ruby_link **ret_link, const struct beamline *settings
                                       .correction = ruby_correction_by_name(settings->ruby.correction),
                                       .lambda0_nm = settings->ruby.lambda0_nm,
                                       .temperature_k_zero = settings->ruby.temperature_k_zero};
+    link->lambda0_nm = settings->ruby.lambda0_nm;
     assert(link->ruler.scale && link->ruler.correction); /* checked when the beamline file was read */
     instrument_start(&link->instrument, &class, link, context);
     *ret_link = link;
     return 0;
+}
+
+void ruby_link_set_lambda0(struct ruby_link *link, double lambda0_nm, int64_t ruler_number)
+{
+    link->lambda0_nm = lambda0_nm;
+    link->ruler_number = ruler_number;
 }
 
 void ruby_link_join(struct ruby_link *link)

@@ -16,7 +16,7 @@ struct spectrometer {
     const struct spectrometer_class *class;
     void *device; /* NULL while the link is down */
     struct spectrometer_settings settings;
-    char note[SPECTROMETER_NOTE_MAX];
+    struct spectrometer_terms terms;
     struct spectrum fresh, before; /* before: n is 0 until there is one */
 };
 
@@ -35,8 +35,8 @@ int spectrometer_connect(struct spectrometer *spectrometer, struct err *err)
 {
     if (spectrometer->device)
         return 0;
-    spectrometer->note[0] = '\0';
-    if (spectrometer->class->open(&spectrometer->device, &spectrometer->settings, spectrometer->note, err))
+    spectrometer->terms = (struct spectrometer_terms){0};
+    if (spectrometer->class->open(&spectrometer->device, &spectrometer->settings, &spectrometer->terms, err))
         return err_prefix(err, "spectrometer");
     return 0;
 }
@@ -137,7 +137,10 @@ int spectrometer_acquire(struct spectrometer *spectrometer, double exposure_s, s
     return 0;
 }
 
-const char *spectrometer_note(const struct spectrometer *spectrometer) { return spectrometer->note; }
+const struct spectrometer_terms *spectrometer_terms(const struct spectrometer *spectrometer)
+{
+    return &spectrometer->terms;
+}
 
 void spectrometer_close(struct spectrometer *spectrometer)
 {

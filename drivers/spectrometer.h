@@ -11,7 +11,7 @@
  *
  * On RS-232 the rate of the address is the one that is wanted: the instrument is looked for there and at 9600 baud,
  * where it is after power-up, and is told to change if need be. When it does not, it is used at 9600 baud, and
- * spectrometer_note says so. Behind a serial server the rate is a matter of the server, and is left alone.
+ * spectrometer_terms says so. Behind a serial server the rate is a matter of the server, and is left alone.
  */
 #ifndef DRIVERS_SPECTROMETER_H
 #define DRIVERS_SPECTROMETER_H
@@ -63,9 +63,17 @@ int spectrometer_connect(struct spectrometer *spectrometer, struct err *err);
 int spectrometer_acquire(struct spectrometer *spectrometer, double exposure_s, struct spectrum *ret_spectrum,
                          struct err *err);
 
-/* What is not as it was asked for but can be lived with, as a sentence; "" when there is nothing. Of the connection
- * that stands, or stood last. */
-const char *spectrometer_note(const struct spectrometer *spectrometer);
+#define SPECTROMETER_NOTE_MAX 200
+
+/* On what terms it was found. */
+struct spectrometer_terms {
+    int baud_found, baud;             /* where it answered, and where it is spoken to since; 0: not on RS-232 */
+    char note[SPECTROMETER_NOTE_MAX]; /* what is not as it was asked for but can be lived with, as a sentence; "" when
+                                         there is nothing */
+};
+
+/* Of the connection that stands, or stood last; valid until the next one. */
+const struct spectrometer_terms *spectrometer_terms(const struct spectrometer *spectrometer);
 
 void spectrometer_close(struct spectrometer *spectrometer); /* NULL is fine */
 

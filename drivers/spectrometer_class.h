@@ -7,12 +7,12 @@
 
 #include "drivers/spectrometer.h"
 
-#define SPECTROMETER_NOTE_MAX 200
 #define SPECTROMETER_PIXELS_MIN 16 /* in the window: fewer cannot hold the doublet */
 
 struct spectrometer_class {
     const char *driver;
-    int (*open)(void **ret_device, const struct spectrometer_settings *settings, char ret_note[SPECTROMETER_NOTE_MAX],
+    /* ret_terms is all zero before. */
+    int (*open)(void **ret_device, const struct spectrometer_settings *settings, struct spectrometer_terms *ret_terms,
                 struct err *err);
     /* The spectrum of a signal that was asked for now, cut to the window: how an earlier one is told from it is the
      * class's own matter. */

@@ -58,11 +58,11 @@ static int check_channels(struct device *device, struct err *err)
 static void epics_class_close(void *self) { free(self); } /* channels live as long as their context */
 
 static int epics_class_open(void **ret_device, const struct spectrometer_settings *settings,
-                            char ret_note[SPECTROMETER_NOTE_MAX], struct err *err)
+                            struct spectrometer_terms *ret_terms, struct err *err)
 {
     const char *const names[CHANNEL_COUNT] = {settings->wavelength_pv, settings->counts_pv, settings->exposure_pv,
                                               settings->acquire_pv, settings->busy_pv};
-    (void)ret_note;
+    (void)ret_terms;
     assert(settings->epics);
     if (!(settings->counts_saturation > 0))
         return err_set(err, ERR_ARG, "counts_saturation %g refused: expected more than 0", settings->counts_saturation);

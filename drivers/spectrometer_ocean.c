@@ -144,10 +144,11 @@ static int change_baud(struct device *device, int baud, struct err *err)
 
 /* Finds the device at the rate that is wanted, or where it is after power-up, and brings it to the one that is wanted;
  * a device that does not follow is used as it is, with a note. */
-static int line_find(struct device *device, char *ret_note, struct err *err)
+static int line_find(struct device *device, struct spectrometer_terms *ret_terms, struct err *err)
 {
     int baud = transport_baud(device->transport);
     int code = synchronise(device, err);
+    ret_terms->baud_found = ret_terms->baud = baud;
     if (code == 0 || code == ERR_LINK || code == ERR_STATE || baud == OCEAN_BAUD_POWER_UP)
         return code;
     if ((code = transport_set_baud(device->transport, OCEAN_BAUD_POWER_UP, err)))
@@ -155,11 +156,13 @@ static int line_find(struct device *device, char *ret_note, struct err *err)
     if ((code = synchronise(device, err)))
         return err_prefix(err, "it answers neither at %d nor at %d baud", baud, OCEAN_BAUD_POWER_UP);
     struct err reason = {0};
+    ret_terms->baud_found = OCEAN_BAUD_POWER_UP;
     if (change_baud(device, baud, &reason) == 0)
         return synchronise(device, err);
     if ((code = transport_set_baud(device->transport, OCEAN_BAUD_POWER_UP, err)) || (code = synchronise(device, err)))
         return err_prefix(err, "it does not come back to %d baud", OCEAN_BAUD_POWER_UP);
-    snprintf(ret_note, SPECTROMETER_NOTE_MAX,
+    ret_terms->baud = OCEAN_BAUD_POWER_UP;
+    snprintf(ret_terms->note, sizeof ret_terms->note,
              "spectrometer stays at %d baud and does not follow to %d, so that each spectrum takes longer: %.100s",
              OCEAN_BAUD_POWER_UP, baud, reason.message);
     return 0;
@@ -239,7 +242,7 @@ static void ocean_close(void *self)
 }
 
 static int ocean_open(void **ret_device, const struct spectrometer_settings *settings,
-                      char ret_note[SPECTROMETER_NOTE_MAX], struct err *err)
+                      struct spectrometer_terms *ret_terms, struct err *err)
 {
     struct transport *transport;
     int code = transport_open(&transport, settings->address, settings->answer_ms, err);
@@ -250,7 +253,7 @@ static int ocean_open(void **ret_device, const struct spectrometer_settings *set
     device->settings = settings;
     device->transport = transport;
     device->signature = (int)(clock_wall_ns() / NS_PER_MS % SIGNATURES); /* another than a late scan's, most likely */
-    code = transport_baud(transport) ? line_find(device, ret_note, err) : synchronise(device, err);
+    code = transport_baud(transport) ? line_find(device, ret_terms, err) : synchronise(device, err);
     if (code)
         err_prefix(err, "synchronising");
     else if ((code = window_choose(device, err)))

@@ -51,6 +51,9 @@ static const struct record_field SPECTROMETER_FIELDS[] = {
     WORD(acquire_pv, false, spectrometer.acquire_pv),
     WORD(busy_pv, false, spectrometer.busy_pv),
     FIELD(counts_saturation, RECORD_PLAIN, false, spectrometer.counts_saturation, 100, 1e9),
+    FIELD(wavelength_offset_nm, RECORD_PLAIN, false, spectrometer.wavelength_offset_nm, -2, 2),
+    FIELD(wavelength_slope, RECORD_PLAIN, false, spectrometer.wavelength_slope, -0.01, 0.01),
+    FIELD(fringe_max, RECORD_PLAIN, false, spectrometer.fringe_max, 0, 0.2),
 };
 
 /* R1 of any ruby at rest is near 694.2 nm; a number outside 690 to 698 is a slip of the pen. */

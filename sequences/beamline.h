@@ -23,6 +23,13 @@ struct beamline_spectrometer {
     double exposure_s;
     double wavelength_nm_min; /* window of interest, default 690 */
     double wavelength_nm_max; /* default 705 */
+    /* Of the instrument's own axis, by neon lines (isobar ruby --neon); default 0 and 0: true wavelength = axis +
+     * wavelength_offset_nm + wavelength_slope (axis - 694.25 nm). */
+    double wavelength_offset_nm;
+    double wavelength_slope;
+    /* Amplitude of the fringes that its window or sensor puts on the light, relative; default 0: flat to 0.03 %. Of a
+     * white lamp, or of the anvil without a ruby: half of peak to valley over the mean. */
+    double fringe_max;
     /* The rest with epics-waveforms only, and then all of it. */
     char wavelength_pv[64];   /* waveform, nm, ascending */
     char counts_pv[64];       /* waveform of the same length */

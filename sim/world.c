@@ -170,6 +170,13 @@ void world_lock_cell(struct world *world, bool is_locked)
     unlock(world->page);
 }
 
+void world_screw_cell(struct world *world, double screwed_gpa)
+{
+    lock(world->page);
+    world->page->state.screwed_gpa = screwed_gpa;
+    unlock(world->page);
+}
+
 void world_place_ruby(struct world *world, bool is_on_axis)
 {
     lock(world->page);

@@ -60,6 +60,7 @@ struct world_state {
     double slew_bar_per_s;        /* slew limit the controller was told */
     bool output_on;               /* valves regulate; false: closed */
     bool is_locked;               /* the cell's screws carry the load */
+    double screwed_gpa;           /* to which a hand has screwed the cell: its load is never below */
     double supply_bar;
     double ring_current_ma;
     struct world_ruby ruby;
@@ -97,6 +98,7 @@ void world_set_fault(struct world *world, enum world_component component, enum w
 /* False when `name` is none of the list. */
 bool world_find_fault(const char *name, enum world_fault *ret_fault);
 void world_lock_cell(struct world *world, bool is_locked);
+void world_screw_cell(struct world *world, double screwed_gpa);
 /* Where the ruby's stand is built, and its first state: on the axis out of the way and dark, beside it in place and lit
  * (the integrating process only). */
 void world_place_ruby(struct world *world, bool is_on_axis);

@@ -78,6 +78,7 @@ static void everything_arrives_where_it_belongs(void **state)
     assert_string_equal(beamline.spectrometer.driver, "ocean-optics");
     assert_string_equal(beamline.spectrometer.address, "tcp:localhost:1503");
     assert_true(beamline.spectrometer.exposure_s == 0.5);
+    assert_true(beamline.spectrometer.wavelength_offset_nm == 0 && beamline.spectrometer.wavelength_slope == 0);
     assert_true(beamline.spectrometer.wavelength_nm_min == 690 && beamline.spectrometer.wavelength_nm_max == 705);
     assert_string_equal(beamline.ruby.scale, "ruby2020");
     assert_true(beamline.ruby.lambda0_nm == 694.26 && beamline.ruby.temperature_k_zero == 296 &&
@@ -242,6 +243,11 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
          "membrane { driver = 'pace', address = 'tcp:127.0.0.1:5025', watchdog = 'off', membrane_bar_max = 150, "
          "slew_bar_per_min_max = 8 }",
          "membrane: full_scale_bar and watchdog are for driver = \"alicat\"; a pace is asked; leave them out"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', "
+         "wavelength_offset_nm = "
+         "3 }",
+         "wavelength_offset_nm = 3"},
         {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = 0.5 }",
          "exposure = 0.5: expected a time with its unit"},
         {SPECTROMETER,

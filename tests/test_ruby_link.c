@@ -30,6 +30,7 @@
 #include "drivers/epics.h"
 #include "drivers/ocean.h"
 #include "sim/spectrometer_server.h"
+#include "sim/spectrum.h"
 #include "sim/world.h"
 
 #define PRESSURE_GPA 3.0
@@ -229,7 +230,7 @@ static void thermometer_fails(struct inbox *inbox, enum world_fault fault, const
     await_text(inbox, NULL, 4);
     world_set_fault(world, WORLD_THERMOMETER, fault, 0, 1);
     struct event event = await_text(inbox, words, 0);
-    assert_int_equal(event.integer[1], 1); /* a warning */
+    assert_int_equal(event.integer[2], 1); /* a warning */
     assert_non_null(strstr(event.text, "ruby readings go on with the last that was believed, 29"));
     assert_non_null(strstr(event.text, "known to 3 K; check the sensor"));
     assert_true(fabs(event.value[0] - PRESSURE_GPA) < 0.02);
@@ -345,7 +346,7 @@ static void a_thermometer_that_fails_is_not_believed(void **state)
     await_text(warm.context.inbox, "is believed: 29", 0);
     world_show(296.9); /* and so is the ruby: no pressure moves, but it is said what the temperature does to it */
     struct event event = await_text(warm.context.inbox, "+0.9", 0);
-    assert_int_equal(event.integer[1], 1);
+    assert_int_equal(event.integer[2], 1);
     assert_non_null(strstr(event.text, "K: the pressure moves by -0.01"));
     kill(ioc, SIGKILL);
     waitpid(ioc, NULL, 0);
@@ -357,11 +358,52 @@ static void a_thermometer_that_fails_is_not_believed(void **state)
     warm_free(&warm, db);
 }
 
+/* An axis corrected by 0.02 nm at the ruby and a stretch, and then another lambda0 while the link runs. */
+static void the_axis_is_corrected_and_the_ruler_can_be_changed(void **state)
+{
+    (void)state;
+    static struct beamline beamline;
+    struct instrument_context context = {.clock = experiment, .inbox = inbox_new(experiment), .cadence_s = 0.1};
+    struct store *store;
+    unlink(path);
+    assert_int_equal(store_create(&store, path, &err), 0);
+    beamline.spectrometer = (struct beamline_spectrometer){.driver = "ocean-optics",
+                                                           .exposure_s = 0.5,
+                                                           .wavelength_nm_min = 690,
+                                                           .wavelength_nm_max = 705,
+                                                           .wavelength_offset_nm = 0.02,
+                                                           .wavelength_slope = 0.005};
+    snprintf(beamline.spectrometer.address, sizeof beamline.spectrometer.address, "%s", address);
+    beamline.ruby = (struct beamline_ruby){.scale = "ruby2020",
+                                           .correction = "datchi2007",
+                                           .lambda0_nm = 694.25,
+                                           .temperature_k_zero = 296,
+                                           .temperature_k = 296,
+                                           .temperature_k_sigma = 0.5};
+    struct ruby_link *link;
+    assert_int_equal(ruby_link_start(&link, &beamline, NULL, &context, store, &err), 0);
+    struct event event = await(context.inbox, EVENT_RUBY);
+    double r1_nm = spectrum_r1_nm(PRESSURE_GPA, 296), expected_nm = r1_nm + 0.02 + 0.005 * (r1_nm - 694.25);
+    assert_int_equal(event.integer[1], 0);
+    assert_true(fabs(event.value[2] - expected_nm) < 0.004);
+    assert_true(event.value[3] > 0 && event.value[3] < 0.004);
+    double before_gpa = event.value[0];
+    ruby_link_set_lambda0(link, 694.30, 1);
+    while ((event = await(context.inbox, EVENT_RUBY)).integer[1] == 0)
+        ;
+    assert_true(fabs(before_gpa - event.value[0] - 0.05 * 2.73) < 0.02); /* GPa per nm */
+    context.is_ended = true;
+    ruby_link_join(link);
+    store_close(store);
+    inbox_free(context.inbox);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
     snprintf(simulator, sizeof simulator, "%.*s/../bin/isobar-sim", (int)(strrchr(argv[0], '/') - argv[0]), argv[0]);
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_saturated_spectrum_shortens_the_exposure),
+                                       cmocka_unit_test(the_axis_is_corrected_and_the_ruler_can_be_changed),
                                        cmocka_unit_test(a_thermometer_that_fails_is_not_believed)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -38,6 +38,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "controller/examine.h"
 #include "drivers/ocean.h"
 #include "drivers/spectrometer.h"
 #include "sim/spectrometer_server.h"
@@ -541,6 +542,26 @@ static struct spectrometer *opened_when_ready(const struct spectrometer_settings
     return spectrometer;
 }
 
+/* The doctor, which tells the rate that was found. */
+static void is_examined(const char *address, const char *words, enum doctor_verdict verdict)
+{
+    static struct beamline beamline;
+    static struct doctor_report report;
+    const struct examine_temperature temperature = {296, 1};
+    beamline = (struct beamline){.spectrometer = {.driver = "ocean-optics",
+                                                  .exposure_s = 0.02,
+                                                  .wavelength_nm_min = 690,
+                                                  .wavelength_nm_max = 705},
+                                 .ruby = {.scale = "ruby2020", .lambda0_nm = 694.25, .temperature_k_zero = 296}};
+    snprintf(beamline.spectrometer.address, sizeof beamline.spectrometer.address, "%s", address);
+    report.n = 0;
+    examine_spectrometer(&beamline, NULL, &temperature, &report);
+    assert_int_equal(report.lines[0].part, DOCTOR_SPECTROMETER);
+    if (!strstr(report.lines[0].seen, words) || report.lines[0].verdict != verdict)
+        fail_msg("expected \"%s\", verdict %d: %s; check %s", words, verdict, report.lines[0].seen,
+                 report.lines[0].check);
+}
+
 static void changes_the_rate(enum ocean_baud_table table, int baud, const char *note)
 {
     struct bench *bench = calloc(1, sizeof *bench);
@@ -550,15 +571,21 @@ static void changes_the_rate(enum ocean_baud_table table, int baud, const char *
     snprintf(address, sizeof address, "serial:%s/line:%d", bench->directory, baud);
     struct spectrometer_settings settings = SETTINGS;
     settings.address = address;
-    settings.answer_ms = 200;     /* for what is not answered at all: most of it is waiting */
+    settings.answer_ms = 200; /* for what is not answered at all: most of it is waiting */
+    char words[80];
     for (int i = 0; i < 2; i++) { /* from 9600; and then from where it was left */
         struct spectrometer *spectrometer = opened_when_ready(&settings);
-        if (note[0] ? !strstr(spectrometer_note(spectrometer), note) : spectrometer_note(spectrometer)[0])
-            fail_msg("%d baud: note \"%s\"", baud, spectrometer_note(spectrometer));
+        if (note[0] ? !strstr(spectrometer_terms(spectrometer)->note, note) : spectrometer_terms(spectrometer)->note[0])
+            fail_msg("%d baud: note \"%s\"", baud, spectrometer_terms(spectrometer)->note);
+        bool is_brought = i == 0 || note[0]; /* one that does not follow is found at 9600 each time */
+        assert_int_equal(spectrometer_terms(spectrometer)->baud_found, is_brought ? OCEAN_BAUD_POWER_UP : baud);
+        assert_int_equal(spectrometer_terms(spectrometer)->baud, note[0] ? OCEAN_BAUD_POWER_UP : baud);
         acquire_good(spectrometer, 0.02);
         acquire_good(spectrometer, 0.02);
         spectrometer_close(spectrometer);
     }
+    snprintf(words, sizeof words, "line:%d, found at %d baud: ", baud, note[0] ? OCEAN_BAUD_POWER_UP : baud);
+    is_examined(address, words, note[0] ? DOCTOR_DOUBT : DOCTOR_GOOD);
     if (baud != OCEAN_BAUD_POWER_UP && !note[0]) { /* left at a rate where nobody looks for it now */
         struct spectrometer *lost = NULL;
         struct err err = {0};
@@ -751,7 +778,7 @@ static int drive(const char *driver, const char *address)
             break;
         double sum = 0;
         if (strcmp(line, "note\n") == 0)
-            printf("%s ", spectrometer_note(spectrometer));
+            printf("%s ", spectrometer_terms(spectrometer)->note);
         else if (sscanf(line, "acquire %lf", &exposure_s) == 1)
             code = spectrometer_acquire(spectrometer, exposure_s, &spectrum, &err);
         for (int i = 0; i < spectrum.n && code == 0; i++)

@@ -17,6 +17,7 @@ import time
 
 PREFIX = "ISB:cam1:"
 DEADLINE_S = 20
+WITH_ME = ["setpriv", "--pdeathsig", "TERM"]  # a test that is killed leaves no simulator behind
 failures = 0
 
 
@@ -250,6 +251,34 @@ def check_spectrograph():
     check(pv("ISB:CELL:Temperature").units == "K", "in kelvin")
 
 
+def n_wakes(pid):
+    n = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status") as status:
+            n += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+    return n
+
+
+def check_orphan(program, directory, world):
+    """An IOC whose world, a fast one, has been killed: its threads do not chase a time that stands still, and it ends."""
+    ioc = subprocess.Popen([*WITH_ME, program, "ioc", "--dir", directory, "--port", str(free_port())],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    served = os.path.join("/proc", str(ioc.pid), "task")
+    wait_for(lambda: len(os.listdir(served)) > 5, "it serves")
+    world.kill()
+    world.wait()
+    start = time.monotonic()
+    time.sleep(2.5)  # after 2 s a clock is given up
+    n_before = n_wakes(ioc.pid)
+    time.sleep(1)
+    per_s = n_wakes(ioc.pid) - n_before
+    check(per_s < 2000, f"its threads wake {per_s} times in a second")
+    check(ioc.wait(DEADLINE_S) == 0 and "the simulated world has ended" in ioc.stderr.read(),
+          f"ends {time.monotonic() - start:.1f} s after its world")
+    return ioc
+
+
 def main():
     program = os.path.join(sys.argv[1], "bin", "isobar-sim")
     directory = tempfile.mkdtemp(prefix="isobar-wire-")
@@ -261,11 +290,11 @@ def main():
         with open(directory + "/truth.jsonl") as lines:
             return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    world = subprocess.Popen([program, "world", "--dir", directory, "--seed", "11"], stdout=subprocess.PIPE)
+    world = subprocess.Popen([*WITH_ME, program, "world", "--dir", directory, "--seed", "11"], stdout=subprocess.PIPE)
     ioc = None
     try:
         world.stdout.readline()
-        ioc = subprocess.Popen([program, "ioc", "--dir", directory, "--port", str(port)],
+        ioc = subprocess.Popen([*WITH_ME, program, "ioc", "--dir", directory, "--port", str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})  # EPICS base never frees
         check_records(raw)
@@ -276,6 +305,7 @@ def main():
         check_failures(raw)
         ioc.terminate()
         check(ioc.wait(10) == 0, "ends with status 0 on SIGTERM")
+        ioc = check_orphan(program, directory, world)
     finally:
         for process in (ioc, world):
             if process and process.poll() is None:
