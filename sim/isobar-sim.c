@@ -24,7 +24,8 @@
  * GPa; `deflate` locks the cell and then empties the membrane at the controller's front panel, in a person's time, and
  * ends when it is empty.
  *
- * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
+ * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children. A wire ends
+ * by itself when its world has ended.
  */
 #include <errno.h>
 #include <getopt.h>

@@ -467,6 +467,13 @@ static void a_ruby_that_is_not_free_is_held_for_and_read_anew(void **state)
     read_r1(&bench, 694.3, 0, 20);
     command(&bench, COMMAND_STOP);
     assert_int_equal(bench.finished, 1);
+    start_calibration(&bench);
+    bench.core.settings.calibration.passport_lambda0_nm = 694.22; /* what is stated may be near both */
+    read_r1(&bench, 694.26, 0, 60);
+    assert_int_equal(bench.n_calibrations, 1);
+    assert_int_equal(bench.calibration.integer[1], CALIBRATION_PASSPORT);
+    assert_int_equal(bench.reasons, HOLD_CALIBRATION);
+    assert_int_equal(bench.core.ruler_number, 0);
 }
 
 static void a_deflated_cell_is_waited_for_and_measured(void **state)
