@@ -122,8 +122,8 @@ class Spectrometer:
         epics.ca.use_initial_context()
         while True:
             self.told.acquire()
+            self.put("Acquire", 0)  # at once: a record that still holds 1 tells nobody of another 1
             self.take()
-            self.put("Acquire", 0)
 
     def counts(self):
         return np.round(1000 + 500 * self.random.random(PIXELS))
