@@ -6,6 +6,7 @@
 #   make rehearse-ten  ten rehearsals with ten seeds
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
+#   make fuzz       every parser fed with damaged input under the sanitizers (SECONDS=60 each, PARSERS="ocean pace")
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
 #   make clean      removes what was built (not what was installed)
 
@@ -59,10 +60,17 @@ EPICS_LIBS = -Lbuild/epics/$(EPICS_LIB) -Wl,-rpath,'$$ORIGIN/../../epics/$(EPICS
 # ---- compile and link --------------------------------------------------------------------------------------------------
 
 SANITIZE_release :=
+# The fuzzed objects are clang's: libFuzzer counts the edges that its compiler marks.
+ifeq ($(VARIANT),fuzz)
+CC := clang-14
+endif
+SANITIZE_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZE_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+WAIVED_gcc := -Wno-format-truncation # snprintf bounds what it writes; long sentences are cut, not refused
+WAIVED_clang := -Wno-string-conversion # assert(!"sentence")
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror \
-	-Wno-format-truncation # snprintf bounds what it writes; long sentences are cut, not refused
+	$(WAIVED_$(if $(filter clang%,$(CC)),clang,gcc))
 CFLAGS := -std=c17 -O2 -g -D_GNU_SOURCE -ffp-contract=off $(WARNINGS) $(SANITIZE_$(VARIANT))
 CPPFLAGS = -I. $(EPICS_CFLAGS) $(PKG_CFLAGS)
 LDLIBS = $(PKG_LIBS) $(EPICS_LIBS) -lcap -lpthread -lm
@@ -71,7 +79,8 @@ LDFLAGS := -rdynamic -Wl,--as-needed $(SANITIZE_$(VARIANT))
 SOURCES := $(filter-out $(PROGRAMS:%=%.c),$(wildcard $(FOLDERS:%=%/*.c)))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 BINARIES := $(patsubst %,$(B)/bin/%,$(notdir $(PROGRAMS)))
-TEST_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+FUZZ_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/fuzz_*.c))
+TEST_PROGRAMS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c)) $(FUZZ_PROGRAMS)
 NIGHTS := $(patsubst %.c,$(B)/%.o,$(wildcard tests/nights/*.c))
 
 all: $(BINARIES)
@@ -100,6 +109,12 @@ $(B)/bin/$(notdir $(1)): $(B)/$(1).o $(B)/libisobar.a
 	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+# A fuzz target's main is libFuzzer's, or the one that replays its seeds.
+FUZZ_MAIN := $(B)/tests/fuzz/$(if $(filter fuzz,$(VARIANT)),libfuzzer,replay).o
+$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/tests/fuzz/file.o $(FUZZ_MAIN) $(B)/libisobar.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $(if $(filter fuzz,$(VARIANT)),-fsanitize=fuzzer) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/%: $(B)/tests/%.o $(NIGHTS) $(B)/libisobar.a
 	$(call say,LD,$@)
@@ -151,9 +166,23 @@ soak-nights: $(B)/tests/test_night
 	  { failed=$$((failed + 1)); echo "soak-nights: SEED=$$seed FAILED"; grep -B3 -E 'complaint|broken|ERROR' build/soak-nights.log | tail -n 20; }; \
 	done; [ $$failed = 0 ]
 
-# A night with other hands at a PACE, and its wire failing in every way. It races with those hands: not among the tests yet.
+# The night with other hands at a PACE, twenty times with twenty cells. A quarter of an hour.
 soak-membrane: all
-	@$(PYTHON) tests/soak_membrane.py $(B)
+	@failed=0; for i in $$(seq 20); do $(PYTHON) tests/night_membrane.py $(B) >build/soak-membrane.log 2>&1 || \
+	  { failed=$$((failed + 1)); grep -E 'SEED=|FAIL|Error' build/soak-membrane.log; }; done; \
+	echo "soak-membrane: $$((20 - failed)) of 20 nights passed"; [ $$failed = 0 ]
+
+# Every parser under libFuzzer, AddressSanitizer and UBSan, one after the other; the corpus stays in build/fuzz/corpus.
+SECONDS ?= 60
+PARSERS ?= $(patsubst tests/fuzz_%.c,%,$(wildcard tests/fuzz_*.c))
+fuzz: $(PARSERS:%=build/release/tests/fuzz_%)
+	@command -v clang-14 >/dev/null && [ -d /usr/lib/llvm-14/lib/clang ] && ls /usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.fuzzer-* >/dev/null 2>&1 || { \
+	  echo "set-up: installing Debian packages clang-14 and libclang-rt-14-dev"; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends clang-14 libclang-rt-14-dev >build/apt.log 2>&1 || \
+	    { tail -n 20 build/apt.log; echo "set-up: apt-get failed; see build/apt.log"; exit 1; }; }
+	@$(MAKE) --no-print-directory VARIANT=fuzz $(PARSERS:%=build/fuzz/tests/fuzz_%)
+	@tests/fuzz/run $(SECONDS) $(PARSERS)
 
 # Lines of the loading protocol and the interlock that no test reaches: there must be none.
 coverage: $(B)/libisobar.a
@@ -174,6 +203,6 @@ format format-check:
 	clang-format-14 $(if $(filter format,$@),-i,--dry-run --Werror) $$(git ls-files '*.c' '*.h')
 
 clean:
-	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
+	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
-.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: fuzz soak-nights soak-membrane all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean

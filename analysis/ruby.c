@@ -68,9 +68,11 @@ struct doublet {
     double chi2;         /* with the variances of the last fit */
     double chi2_scatter; /* with those of the scatter from pixel to pixel */
     double covariance[P_COUNT * P_COUNT];
-    double coherence;       /* variance of sums of neighbouring residuals, 1 when they know nothing of each other */
-    double background;      /* over `height`, as far as it may be light */
-    double fringe_variance; /* of R1, nm^2 */
+    double coherence;        /* variance of sums of neighbouring residuals, 1 when they know nothing of each other */
+    double background;       /* over `height`, as far as it may be light */
+    double fringe_variance;  /* of R1, nm^2 */
+    double fringe_amplitude; /* sigma of a and b before the spectrum is seen: those of a wave are its amplitude over
+                                sqrt(2) */
     double leaning_nm;
     double misfit;         /* variance that was added to every point alike */
     double noise_variance; /* of R1, nm^2 */
@@ -495,8 +497,10 @@ static double find_leaning_nm(const struct doublet *doublet)
  * Fringes (interference in a window or in the sensor) multiply the light by 1 + a cos(k x) + b sin(k x). They move the
  * line, and where their period is about that of the doublet they leave little behind, so that the position is less
  * certain than the residuals say. Here each period in turn is added to the model, with a and b known beforehand to be
- * within FRINGE_AMPLITUDE of 0, and with more where the residuals speak for more; the largest of what that adds to the
- * variance of R1 counts. The dark counts below the background are taken for light, as nothing here tells them apart.
+ * within FRINGE_AMPLITUDE of 0, or what the instrument is stated to have, and with more where the residuals speak for
+ * more; where they are believed to be there, what they would do to R1 is added as well; the largest of what that adds
+ * to the variance of R1 counts. The dark counts below the background are taken for light, as nothing here tells them
+ * apart.
  */
 struct fringe {
     double x1_nm[2];       /* what a and b of 1 do to R1 */
@@ -536,8 +540,8 @@ static void fringe_find(const struct doublet *doublet, const double *light, cons
 }
 
 /* Adds the prior, and solves for a and b and their covariance. */
-static void fringe_solve(const struct fringe *fringe, double amplitude, double *ret_x1_variance, double *ret_gain,
-                         double *ret_amplitude)
+static void fringe_solve(const struct fringe *fringe, double amplitude, bool is_believed, double *ret_x1_variance,
+                         double *ret_gain, double *ret_amplitude)
 {
     double prior = 1 / (amplitude * amplitude);
     double p = fringe->information[0] + prior, q = fringe->information[1], r = fringe->information[2] + prior;
@@ -546,7 +550,7 @@ static void fringe_solve(const struct fringe *fringe, double amplitude, double *
     double b = (p * fringe->wanted[1] - q * fringe->wanted[0]) / determinant;
     double t = fringe->x1_nm[0], u = fringe->x1_nm[1], bias_nm = t * a + u * b;
     *ret_x1_variance = (t * t * r - 2 * t * u * q + u * u * p) / determinant;
-    if (amplitude > FRINGE_AMPLITUDE) /* then they are believed to be there */
+    if (is_believed)
         *ret_x1_variance += bias_nm * bias_nm;
     *ret_gain = a * fringe->wanted[0] + b * fringe->wanted[1];
     *ret_amplitude = hypot(a, b);
@@ -567,9 +571,9 @@ static void find_fringes(struct doublet *doublet)
     doublet->fringe_variance = 0;
     for (int k = 0; k < FRINGES; k++) {
         fringe_find(doublet, light, c, s, &fringe);
-        fringe_solve(&fringe, FRINGE_AMPLITUDE_MAX, &variance, &gain, &wanted);
-        amplitude = gain > FRINGE_CHI2 ? fmax(FRINGE_AMPLITUDE, wanted) : FRINGE_AMPLITUDE;
-        fringe_solve(&fringe, amplitude, &variance, &gain, &wanted);
+        fringe_solve(&fringe, FRINGE_AMPLITUDE_MAX, false, &variance, &gain, &wanted);
+        amplitude = gain > FRINGE_CHI2 ? fmax(doublet->fringe_amplitude, wanted) : doublet->fringe_amplitude;
+        fringe_solve(&fringe, amplitude, amplitude > FRINGE_AMPLITUDE, &variance, &gain, &wanted);
         doublet->fringe_variance = fmax(doublet->fringe_variance, variance);
         for (int i = 0; i < doublet->n; i++) {
             double before = c[i];
@@ -730,7 +734,7 @@ static int input_check(const double *x, const double *counts, int n, struct err 
     return 0;
 }
 
-int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
+int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, const struct ruby_camera *camera,
                       const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err)
 {
     struct peaks peaks;
@@ -738,7 +742,7 @@ int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, 
     gsl_set_error_handler_off();
     if ((code = input_check(wavelength_nm, counts, n, err)) ||
         (code = peaks_find(wavelength_nm, counts, n, &peaks, err)) ||
-        (code = saturation_check(wavelength_nm, counts, n, &peaks, counts_saturation, err)))
+        (code = saturation_check(wavelength_nm, counts, n, &peaks, camera->counts_saturation, err)))
         return code;
     int first = 0, end = n;
     while (wavelength_nm[first] < peaks.r2_nm - FIT_BELOW_R2_NM)
@@ -758,6 +762,7 @@ int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, 
     assert(memory);
     struct doublet doublet;
     cut(&doublet, wavelength_nm, counts, first, n_fit, &peaks, memory);
+    doublet.fringe_amplitude = fmax(FRINGE_AMPLITUDE, camera->fringe_max / M_SQRT2);
     guess(&doublet, &peaks, seed);
     if (fit(&doublet)) {
         struct ruby_fit result = conclude(&doublet);

@@ -10,7 +10,9 @@
  * The sigma of R1 is that of the covariance, enlarged by what the residuals show: scatter beyond the noise; neighbours
  * that know of each other; fringes in the light; single points on which R1 leans. tests/soak_ruby.c says how far that
  * holds: fringes of more than about 0.5 % of the light, with a period near the width or the distance of the lines,
- * cannot always be told from a shift of the line.
+ * cannot be told from a shift of the line by one spectrum (what they leave behind is no more than chance leaves in
+ * clean ones). A spectrometer that has such fringes has to be known: with its fringe_max stated, the sigma is what they
+ * may hide.
  */
 #ifndef ANALYSIS_RUBY_H
 #define ANALYSIS_RUBY_H
@@ -39,16 +41,21 @@ struct ruby_fit {
     unsigned warnings;        /* enum ruby_warning, or-ed */
 };
 
+/* What is known of the instrument that took a spectrum. */
+struct ruby_camera {
+    double counts_saturation; /* a flat top below it is recognised as well; INFINITY: not known */
+    double fringe_max;        /* amplitude of the fringes in its light, relative; 0: it is flat to 0.03 % */
+};
+
 /*
  * Fits the doublet.
  *   wavelength_nm, counts  [n], ascending in wavelength
- *   counts_saturation      of the instrument; a flat top below it is recognised as well
  *   seed                   an earlier result: a start for the shapes, never for where the lines are; or NULL
  * Spikes of one or two pixels are left out, ten points at most. Errors: ERR_DATA (not finite, not ascending), ERR_LIMIT
  * (saturated: a shorter exposure helps), ERR_FIT with the reason: no line, one line only, at the edge, unresolved
  * (fewer than 6 points across R1), not converged, no ruby doublet, too many spikes, sigma above 0.02 nm.
  */
-int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, double counts_saturation,
+int ruby_fit_spectrum(const double *wavelength_nm, const double *counts, int n, const struct ruby_camera *camera,
                       const struct ruby_fit *seed, struct ruby_fit *ret_fit, struct err *err);
 
 /* The warnings as a sentence with what was seen and what was expected; empty when there are none. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define HEADER_LINES_MAX 200
 #define LINE_SIZE 1024
@@ -100,9 +101,13 @@ static void swap(double *a, double *b)
     *b = kept;
 }
 
-/* Ascending, by turning a descending file round. */
+/* Finite and ascending, by turning a descending file round. */
 static int order(const char *path, double *wavelength_nm, double *counts, int n, struct err *err)
 {
+    for (int i = 0; i < n; i++)
+        if (!isfinite(wavelength_nm[i]) || !isfinite(counts[i]))
+            return err_set(err, ERR_DATA, "%s: point %d of %d, %g nm and %g counts, is not finite; save it anew", path,
+                           i + 1, n, wavelength_nm[i], counts[i]);
     if (wavelength_nm[0] > wavelength_nm[n - 1])
         for (int i = 0; i < n / 2; i++) {
             swap(&wavelength_nm[i], &wavelength_nm[n - 1 - i]);
@@ -297,16 +302,19 @@ static int spe_try(FILE *file, const char *path, double *wavelength_nm, double *
     if (!spe.bytes)
         return err_set(err, ERR_SYSTEM, "no memory for %s", path);
     spe.n_bytes = fread(spe.bytes, 1, SPE_HEADER, file);
+    struct stat about;
+    bool is_small = fstat(fileno(file), &about) == 0 && about.st_size < SPE_BYTES_MAX;
+    size_t size = is_small && about.st_size > SPE_HEADER ? (size_t)about.st_size : SPE_BYTES_MAX;
     int code = 0;
     if (spe.n_bytes == SPE_HEADER) {
         memcpy(&spe.version, spe.bytes + 1992, sizeof spe.version);
         int is_spe = memchr(spe.bytes, 0, 256) && spe.version >= 1 && spe.version < 4;
-        unsigned char *all = is_spe ? realloc(spe.bytes, SPE_BYTES_MAX + 1) : NULL;
+        unsigned char *all = is_spe ? realloc(spe.bytes, size + 1) : NULL;
         if (is_spe && !all)
             code = err_set(err, ERR_SYSTEM, "no memory for %s", path);
         if (all) {
             spe.bytes = all;
-            spe.n_bytes += fread(all + SPE_HEADER, 1, SPE_BYTES_MAX - SPE_HEADER, file);
+            spe.n_bytes += fread(all + SPE_HEADER, 1, size - SPE_HEADER, file);
             all[spe.n_bytes] = 0;
             code = spe_read(&spe, wavelength_nm, counts, n_max, ret_n, err);
             code = code < 0 ? code : 1;

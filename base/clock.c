@@ -239,8 +239,8 @@ void clock_sleep_until(const struct clock *clock, int64_t t_ns, int wall_ms_max)
         if (left_ns <= 0 || wall_ns >= wall_ns_end)
             return;
         int64_t wait_ns = (int64_t)((double)left_ns / clock_speed(clock));
-        if (clock->page && wait_ns > 5 * NS_PER_MS)
-            wait_ns = 5 * NS_PER_MS; /* the speed may change while we sleep */
+        if (clock->page && (wait_ns > 5 * NS_PER_MS || !clock_is_alive(clock)))
+            wait_ns = 5 * NS_PER_MS; /* the speed may change while we sleep; a time that stands still has none */
         if (wait_ns > wall_ns_end - wall_ns)
             wait_ns = wall_ns_end - wall_ns;
         if (wait_ns < 20000)

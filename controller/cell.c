@@ -253,8 +253,6 @@ void cell_know(const struct cell_passport *passport, const struct cell_age *age,
 
 /* ---- whether it may be used ---------------------------------------------------------------------------------- */
 
-/* 0.02 nm are 0.05 GPa: more than a ruby is read wrong by, less than a wrong lambda0 usually does. */
-#define LAMBDA0_NM_MAX 0.02
 #define FUTURE_S_MAX 300 /* computers' clocks agree to minutes */
 
 static int check_text(const char *what, const char *passport, const char *plan, struct err *err)
@@ -300,6 +298,11 @@ int cell_check_plan(const struct cell_passport *passport, const struct plan *pla
     return code;
 }
 
+double cell_lambda0_nm(const struct cell_passport *passport, double temperature_k_zero)
+{
+    return passport->lambda0_nm + ruby_shift_nm(temperature_k_zero, passport->temperature_k_zero);
+}
+
 int cell_check_ruler(const struct cell_passport *passport, const struct beamline *beamline, struct err *err)
 {
     const struct beamline_ruby *ruby = &beamline->ruby;
@@ -309,16 +312,16 @@ int cell_check_ruler(const struct cell_passport *passport, const struct beamline
             "two rulers: the passport's pressures are on the ruby scale %s, those of this beamline on %s; use "
             "one scale for all nights of a cell",
             passport->scale, ruby->scale);
-    double lambda0_nm = ruby->lambda0_nm - ruby_shift_nm(ruby->temperature_k_zero, passport->temperature_k_zero);
-    if (fabs(lambda0_nm - passport->lambda0_nm) <= LAMBDA0_NM_MAX)
+    double apart_nm = ruby->lambda0_nm - cell_lambda0_nm(passport, ruby->temperature_k_zero);
+    if (fabs(apart_nm) <= CELL_LAMBDA0_NM_MAX)
         return 0;
     return err_set(
         err, ERR_CONFIG,
         "two rulers: lambda0 of this beamline is %.3f nm at %g K, that of the passport %.3f nm at %g K, %+.3f "
         "nm apart at one temperature (at most %.2f); measure lambda0 of this cell's ruby before loading and "
         "keep it for all its nights",
-        ruby->lambda0_nm, ruby->temperature_k_zero, passport->lambda0_nm, passport->temperature_k_zero,
-        lambda0_nm - passport->lambda0_nm, LAMBDA0_NM_MAX);
+        ruby->lambda0_nm, ruby->temperature_k_zero, passport->lambda0_nm, passport->temperature_k_zero, apart_nm,
+        CELL_LAMBDA0_NM_MAX);
 }
 
 int cell_check_clock(const struct cell_passport *passport, bool is_real, int64_t utc_s, struct err *err)

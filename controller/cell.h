@@ -96,9 +96,15 @@ void cell_know(const struct cell_passport *passport, const struct cell_age *age,
  * limits are not above the passport's. Errors: ERR_CONFIG (another cell), ERR_LIMIT. */
 int cell_check_plan(const struct cell_passport *passport, const struct plan *plan, struct err *err);
 
+/* 0.05 GPa: more than a ruby is read wrong by, less than a wrong lambda0 usually does. */
+#define CELL_LAMBDA0_NM_MAX 0.02
+
 /* Whether pressures of the passport and of this beamline are on one ruler: the same scale, and lambda0 within 0.02 nm
  * (0.05 GPa) when both are brought to one temperature. Errors: ERR_CONFIG (two rulers). */
 int cell_check_ruler(const struct cell_passport *passport, const struct beamline *beamline, struct err *err);
+
+/* lambda0 of the passport's ruler, at another temperature than that at which it is stated. */
+double cell_lambda0_nm(const struct cell_passport *passport, double temperature_k_zero);
 
 /* Whether it may be believed at this instant of UTC. Errors: ERR_CONFIG (a simulated cell for a run on instruments;
  * measured in the future, by the real clock). */

@@ -12,13 +12,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define REQUEST_MAX 128
-#define ANSWER_MAX 4096
+#include "controller/request.h"
+
+#define ANSWER_MAX COMMAND_ANSWER_MAX
 #define CLIENT_MS_MAX 1000
+#define DOCTOR_MS_MAX 60000 /* a database of a long night is read through */
 #define WAIT_MS 100
 
 struct command_server {
     char socket_path[108];
+    char db_path[512];
     int fd;
     struct loop *loop;
     pthread_t thread;
@@ -36,60 +39,61 @@ static int make_address(struct sockaddr_un *ret_address, const char *socket_path
     return 0;
 }
 
-/* Up to the first newline or the end; false when nothing comes in time. */
-static bool read_line(int fd, char *ret_line, size_t size)
+/* Up to the first newline, or to the end, whose last newline is taken off; false when nothing comes in time. */
+static bool read_text(int fd, bool is_line, int wait_ms, char *ret_line, size_t size)
 {
     size_t used = 0;
     while (used + 1 < size) {
         struct pollfd wait = {.fd = fd, .events = POLLIN};
-        if (poll(&wait, 1, CLIENT_MS_MAX) <= 0)
+        if (poll(&wait, 1, wait_ms) <= 0)
             return false;
         ssize_t n = read(fd, ret_line + used, size - 1 - used);
         if (n <= 0)
             break;
         used += (size_t)n;
-        if (memchr(ret_line, '\n', used))
+        if (is_line && memchr(ret_line, '\n', used))
             break;
     }
     ret_line[used] = '\0';
-    ret_line[strcspn(ret_line, "\n")] = '\0';
+    if (is_line)
+        ret_line[strcspn(ret_line, "\n")] = '\0';
+    else if (used > 0 && ret_line[used - 1] == '\n')
+        ret_line[used - 1] = '\0';
     return used > 0;
 }
 
-static void answer(struct command_server *server, const char *request, char *ret_text, size_t size)
+static void answer(struct command_server *server, const char *line, char *ret_text, size_t size)
 {
     static const struct {
-        const char *word;
         enum event_command command;
         const char *answer;
-    } commands[] = {
-        {"hold", COMMAND_HOLD, "hold: asked for; `isobar resume` ends it"},
-        {"resume", COMMAND_RESUME, "resume: asked for"},
-        {"stop", COMMAND_STOP, "stop: the run ends as soon as the cell is left in a safe state"},
+    } commands[REQUEST_KIND_COUNT] = {
+        [REQUEST_HOLD] = {COMMAND_HOLD, "hold: asked for; `isobar resume` ends it"},
+        [REQUEST_RESUME] = {COMMAND_RESUME, "resume: asked for"},
+        [REQUEST_STOP] = {COMMAND_STOP, "stop: the run ends as soon as the cell is left in a safe state"},
     };
-    char text[ANSWER_MAX], json[ANSWER_MAX];
-    loop_status(server->loop, text, sizeof text, json, sizeof json);
-    if (strcmp(request, "status") == 0) {
-        snprintf(ret_text, size, "%s", text);
-        return;
+    struct request request;
+    struct err err = {0};
+    if (request_parse(&request, line, &err)) {
+        snprintf(ret_text, size, "%s", err.message);
+    } else if (request.kind == REQUEST_STATUS) {
+        char text[ANSWER_MAX], json[ANSWER_MAX];
+        loop_status(server->loop, text, sizeof text, json, sizeof json);
+        snprintf(ret_text, size, "%s", request.is_json ? json : text);
+    } else if (request.kind == REQUEST_DOCTOR) {
+        static struct doctor_report report; /* one client at a time */
+        loop_doctor(server->loop, server->db_path, &report);
+        doctor_print(&report, request.is_json, ret_text, size);
+    } else {
+        loop_command(server->loop, commands[request.kind].command);
+        snprintf(ret_text, size, "%s", commands[request.kind].answer);
     }
-    if (strcmp(request, "status json") == 0) {
-        snprintf(ret_text, size, "%s", json);
-        return;
-    }
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(request, commands[i].word) == 0) {
-            loop_command(server->loop, commands[i].command);
-            snprintf(ret_text, size, "%s", commands[i].answer);
-            return;
-        }
-    snprintf(ret_text, size, "unknown request '%s': status, status json, hold, resume, stop", request);
 }
 
 static void serve(struct command_server *server, int client)
 {
-    char request[REQUEST_MAX], text[ANSWER_MAX];
-    if (!read_line(client, request, sizeof request))
+    char request[REQUEST_SIZE_MAX], text[ANSWER_MAX];
+    if (!read_text(client, true, CLIENT_MS_MAX, request, sizeof request))
         return;
     answer(server, request, text, sizeof text - 1);
     size_t n = strlen(text);
@@ -114,10 +118,11 @@ static void *run(void *argument)
     return NULL;
 }
 
-int command_server_start(struct command_server **ret_server, const char *socket_path, struct loop *loop,
-                         struct err *err)
+int command_server_start(struct command_server **ret_server, const char *db_path, struct loop *loop, struct err *err)
 {
     struct sockaddr_un address;
+    char socket_path[600];
+    snprintf(socket_path, sizeof socket_path, "%s.sock", db_path);
     int code = make_address(&address, socket_path, err);
     if (code)
         return code;
@@ -133,6 +138,7 @@ int command_server_start(struct command_server **ret_server, const char *socket_
     assert(server);
     server->fd = fd;
     server->loop = loop;
+    snprintf(server->db_path, sizeof server->db_path, "%s", db_path);
     snprintf(server->socket_path, sizeof server->socket_path, "%s", socket_path);
     code = pthread_create(&server->thread, NULL, run, server);
     assert(code == 0);
@@ -162,11 +168,13 @@ int command_ask(const char *socket_path, const char *request, char *ret_answer, 
         code =
             err_set(err, ERR_LINK, "no daemon answers at %s (%s); is a run under way?", socket_path, strerror(errno));
     } else {
-        char line[REQUEST_MAX];
+        char line[REQUEST_SIZE_MAX];
+        int wait_ms = strncmp(request, request_word(REQUEST_DOCTOR), strlen(request_word(REQUEST_DOCTOR))) == 0
+                          ? DOCTOR_MS_MAX
+                          : CLIENT_MS_MAX;
         int n = snprintf(line, sizeof line, "%s\n", request);
-        if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n || !read_line(fd, ret_answer, size))
-            code =
-                err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path, CLIENT_MS_MAX);
+        if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n || !read_text(fd, false, wait_ms, ret_answer, size))
+            code = err_set(err, ERR_TIMEOUT, "the daemon at %s gave no answer within %d ms", socket_path, wait_ms);
     }
     close(fd);
     return code;

@@ -1,6 +1,7 @@
 /*
  * The daemon's command socket: a Unix socket beside the database (PATH.sock), one line in, one answer out.
- * Requests: "status", "status json", "hold", "resume", "stop". Anything else is refused in a sentence.
+ * controller/request.h lists the requests; anything else is refused in a sentence. An answer of several lines is
+ * ended by the connection.
  */
 #ifndef CONTROLLER_COMMAND_H
 #define CONTROLLER_COMMAND_H
@@ -10,11 +11,13 @@
 #include "base/err.h"
 #include "controller/loop.h"
 
+#define COMMAND_ANSWER_MAX 16384
+
 struct command_server;
 
-/* Serves in a thread of its own. Errors: ERR_SYSTEM (socket cannot be made; path longer than 100 bytes). */
-int command_server_start(struct command_server **ret_server, const char *socket_path, struct loop *loop,
-                         struct err *err);
+/* Serves DB_PATH.sock in a thread of its own. Errors: ERR_SYSTEM (socket cannot be made; path longer than 100 bytes).
+ */
+int command_server_start(struct command_server **ret_server, const char *db_path, struct loop *loop, struct err *err);
 void command_server_join(struct command_server *server);
 
 /* The client's side: sends one request, takes the answer. Errors: ERR_LINK (no daemon there), ERR_TIMEOUT. */

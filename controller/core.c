@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "analysis/ruby_scale.h"
 #include "base/clock.h"
 
 #define PRELOADED_READINGS 8
@@ -25,7 +26,7 @@
 #define SETPOINT_BAR_STEP 0.002 /* smaller changes are not worth a write */
 
 static const char *const phase_names[CORE_PHASE_COUNT] = {
-    "waiting", "journal", "preloaded", "loading", "isobar", "deflated", "finished",
+    "waiting", "journal", "preloaded", "loading", "isobar", "deflated", "calibration", "finished",
 };
 
 const char *core_phase_name(enum core_phase phase)
@@ -84,6 +85,18 @@ static void enter(struct core *core, struct core_actions *actions, enum core_pha
     action->integer[1] = phase;
 }
 
+static struct calibration_settings calibration_settings(const struct beamline_ruby *ruby)
+{
+    const struct ruby_scale *scale = ruby_scale_by_name(ruby->scale);
+    struct calibration_settings settings = {.lambda0_nm = ruby->lambda0_nm,
+                                            .temperature_k_zero = ruby->temperature_k_zero};
+    static_assert(sizeof settings.correction == sizeof ruby->correction, "the name is copied whole");
+    memcpy(settings.correction, ruby->correction, sizeof settings.correction);
+    if (scale) /* a beamline file without one is refused before a run */
+        settings.gpa_per_nm = ruby_slope_gpa_per_nm(scale, ruby->lambda0_nm, ruby->lambda0_nm);
+    return settings;
+}
+
 void core_settings_init(struct core_settings *ret_settings, const struct plan *plan, const struct beamline *beamline)
 {
     memset(ret_settings, 0, sizeof *ret_settings);
@@ -112,6 +125,7 @@ void core_settings_init(struct core_settings *ret_settings, const struct plan *p
     access->is_between_scans = strcmp(beamline->ruby.ruby_access, "between_scans") == 0;
     access->settle_s = beamline->ruby.settle_s;
     access->move_s_max = ACCESS_MOVE_S_MAX;
+    ret_settings->calibration = calibration_settings(&beamline->ruby);
     ret_settings->slew_bar_per_min_max = beamline->membrane.slew_bar_per_min_max;
     ret_settings->n_steps = plan->n_steps;
     for (int i = 0; i < plan->n_steps; i++) {
@@ -171,7 +185,7 @@ static void begin_loading(struct core *core, struct core_actions *actions)
     const struct plan_step *next = core->step_index + 1 < core->settings.n_steps ? step + 1 : NULL;
     bool has_isobar = next && next->kind == PLAN_ISOBAR;
     struct loading_settings settings = core->settings.loading;
-    settings.back_off = step->back_off;
+    settings.back_off = (enum plan_back_off)step->back_off;
     double back_off_bar_per_min = core->settings.loading.back_off_bar_per_s * 60.0;
     loading_start(&core->loading, &settings, step->kind == PLAN_LOAD ? 1 : -1, step->pressure_gpa_target,
                   step->rate_bar_per_min / 60.0, has_isobar ? next->duration_s : 3600.0,
@@ -205,10 +219,23 @@ static void begin_isobar(struct core *core, struct core_actions *actions)
     enter(core, actions, CORE_ISOBAR);
 }
 
+static void begin_calibration(struct core *core, struct core_actions *actions)
+{
+    calibration_begin(&core->calibration, present_step(core)->n_readings);
+    core->is_calibration_refused = false;
+    set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
+    set_pace(core, actions, PACE_LOADING);
+    enter(core, actions, CORE_CALIBRATION);
+}
+
 static void begin_step(struct core *core, struct core_actions *actions)
 {
     switch (present_step(core)->kind) {
+    case PLAN_CALIBRATE_RUBY:
+        begin_calibration(core, actions);
+        return;
     case PLAN_PRELOADED:
+        core->is_hand_awaited = core->step_index > 0; /* only a calibration goes before it */
         set_ruby_every(core, actions, RUBY_EVERY_S_LOADING);
         set_pace(core, actions, PACE_LOADING);
         enter(core, actions, CORE_PRELOADED);
@@ -285,8 +312,50 @@ static void advance_journal(struct core *core, struct core_actions *actions, uin
         begin_step(core, actions);
 }
 
+static void show_calibration(struct core *core, struct core_actions *actions, const struct calibration_result *result)
+{
+    struct action *action = add(actions, ACTION_CALIBRATION);
+    action->integer[0] = core->step_index;
+    action->integer[1] = result->verdict;
+    action->value[CALIBRATION_LAMBDA0_NM] = result->lambda0_nm;
+    action->value[CALIBRATION_LAMBDA0_NM_SIGMA] = result->lambda0_nm_sigma;
+    action->value[CALIBRATION_R1_NM] = result->r1_nm;
+    action->value[CALIBRATION_SCATTER_NM] = result->scatter_nm;
+    action->value[CALIBRATION_NOISE_NM] = result->noise_nm;
+    action->value[CALIBRATION_DRIFT_NM] = result->drift_nm;
+    action->value[CALIBRATION_TOLERANCE_NM] = result->tolerance_nm;
+    action->value[CALIBRATION_N_USED] = result->n_used;
+    action->value[CALIBRATION_TEMPERATURE_K] = result->temperature_k;
+    action->value[CALIBRATION_TEMPERATURE_K_SIGMA] = result->temperature_k_sigma;
+}
+
+/* Readings that an instrument's loss has torn apart in time are judged like any others: a drift shows. */
+static void advance_calibration(struct core *core, struct core_actions *actions, uint32_t reasons)
+{
+    struct calibration_result result;
+    bool is_full = core->calibration.n == core->calibration.n_wanted;
+    if (!core->is_stopping && !core->is_calibration_refused && is_full && !(reasons & HOLD_REASONS_PRESSURE)) {
+        calibration_judge(&core->calibration, &core->settings.calibration, &result);
+        show_calibration(core, actions, &result);
+        if (result.verdict == CALIBRATION_GOOD) {
+            core->ruler_number = 1;
+            show_reasons(core, actions, reasons, false);
+            next_step(core, actions);
+            return;
+        }
+        core->is_calibration_refused = true;
+    }
+    show_reasons(core, actions, core->is_calibration_refused ? reasons | HOLD_CALIBRATION : reasons, false);
+    if (core->is_stopping)
+        finish(core, actions, true);
+}
+
 static void advance_preloaded(struct core *core, struct core_actions *actions, uint32_t reasons)
 {
+    if (core->is_hand_awaited) {
+        core->n_readings = 0;
+        reasons |= HOLD_PRELOAD;
+    }
     show_reasons(core, actions, reasons, false);
     if (core->is_stopping)
         finish(core, actions, true);
@@ -618,6 +687,17 @@ static void observe_reading(struct core *core, const struct event *event)
         loading_add_reading(&core->loading, event->t_ns, event->value[0], event->value[1]);
     if (core->phase == CORE_ISOBAR)
         add_isobar_reading(core, event);
+    if (core->phase == CORE_CALIBRATION && !core->is_calibration_refused) {
+        const struct calibration_reading reading = {
+            .t_ns = event->integer[0],
+            .r1_nm = event->value[2],
+            .r1_nm_sigma = event->value[3],
+            .noise_nm_sigma = event->value[1] / core->settings.calibration.gpa_per_nm,
+            .temperature_k = event->value[4],
+            .temperature_k_sigma = event->value[5],
+        };
+        calibration_add(&core->calibration, &reading);
+    }
     if (core->phase == CORE_DEFLATED)
         trend_add(&core->deflated, event->t_ns, event->value[0], event->value[1], 0.0);
 }
@@ -635,10 +715,20 @@ static void observe_scan(struct core *core, struct core_actions *actions, const 
     action->integer[1] = event->integer[1];
 }
 
+static void observe_resume(struct core *core, struct core_actions *actions)
+{
+    scan_resume(&core->scan, core->now_ns);
+    core->is_hand_awaited = false;
+    if (core->phase == CORE_CALIBRATION && core->is_calibration_refused)
+        begin_calibration(core, actions);
+}
+
 static void observe(struct core *core, struct core_actions *actions, const struct event *event)
 {
     bool is_ruby = event->kind == EVENT_RUBY || event->kind == EVENT_RUBY_REJECTED;
     if (is_ruby && !access_believes(&core->access, event->integer[0]))
+        return;
+    if (event->kind == EVENT_RUBY && event->integer[1] != core->ruler_number) /* C6 */
         return;
     access_observe(&core->access, event);
     interlock_observe(&core->interlock, event);
@@ -668,7 +758,7 @@ static void observe(struct core *core, struct core_actions *actions, const struc
             core->is_stopping = true;
         }
         if (event->integer[0] == COMMAND_RESUME)
-            scan_resume(&core->scan, core->now_ns);
+            observe_resume(core, actions);
         break;
     default: /* the interlock has taken note */
         break;
@@ -709,6 +799,9 @@ void core_step(struct core *core, const struct event *event, struct core_actions
         break;
     case CORE_DEFLATED:
         advance_deflated(core, ret_actions, reasons);
+        break;
+    case CORE_CALIBRATION:
+        advance_calibration(core, ret_actions, reasons);
         break;
     case CORE_FINISHED:
     case CORE_PHASE_COUNT:

@@ -5,11 +5,15 @@
  * Everything that happens arrives as a numbered event; core_step answers with actions. One pass of the control loop
  * samples the clock once and hands the same `now_ns` to all its events. Arithmetic is + - x / sqrt only.
  *
- *   WAITING --> JOURNAL --> PRELOADED | LOADING | ISOBAR | DEFLATED --> JOURNAL (next step) ... --> FINISHED
+ *   WAITING --> JOURNAL --> CALIBRATION | PRELOADED | LOADING | ISOBAR | DEFLATED --> JOURNAL (next step) ...
+ *                                                                                               --> FINISHED
  *
  * WAITING until every instrument the plan needs has answered; JOURNAL until the step's intent is durable. An operator's
  * stop ends any phase in FINISHED, through loading_hold when the sample is being driven.
- * DEFLATED waits for the hands that empty the membrane and lock the cell, then measures; it drives nothing.
+ * CALIBRATION reads a free ruby and takes lambda0 from it (controller/calibration); refused, it holds until the
+ * operator resumes, and reads anew. PRELOADED after it waits for the hands that close the cell and preload it, until
+ * the operator resumes. Both drive nothing. DEFLATED waits for the hands that empty the membrane and lock the cell,
+ * then measures; it drives nothing.
  *
  * With ruby_access = "between_scans" (controller/access) the ruby is wanted everywhere but around a scan. An isobar
  * then goes gap, scan, gap, scan, ..., gap: a scan begins when its gap has given ISOBAR_READINGS readings, or fewer in
@@ -23,6 +27,7 @@
  *       then between two scans only
  *   C4  no scan starts, and none goes on, unless the ruby optics are confirmed out and the laser off
  *   C5  no ruby reading is believed unless the optics had been in and settled before its exposure began
+ *   C6  no ruby reading is believed that is on another ruler than the one in force
  */
 #ifndef CONTROLLER_CORE_H
 #define CONTROLLER_CORE_H
@@ -31,6 +36,7 @@
 #include <stdint.h>
 
 #include "controller/access.h"
+#include "controller/calibration.h"
 #include "controller/drift.h"
 #include "controller/event.h"
 #include "controller/interlock.h"
@@ -48,6 +54,7 @@ enum core_phase {
     CORE_LOADING,
     CORE_ISOBAR,
     CORE_DEFLATED,
+    CORE_CALIBRATION,
     CORE_FINISHED,
     CORE_PHASE_COUNT
 };
@@ -57,6 +64,7 @@ struct core_settings {
     struct loading_settings loading;
     struct interlock_settings interlock;
     struct access_settings access;
+    struct calibration_settings calibration;
     double slew_bar_per_min_max;
     int32_t needs_detector;
     int32_t n_steps;
@@ -107,6 +115,10 @@ struct core {
     bool is_stop_urgent; /* asked for twice: ends without a retreat */
     int32_t n_readings;  /* accepted ruby readings of this phase */
     bool is_empty;       /* the membrane, in DEFLATED */
+    struct calibration calibration;
+    bool is_calibration_refused;
+    bool is_hand_awaited; /* PRELOADED after a calibration: until the operator resumes */
+    int64_t ruler_number; /* in force: 0 as stated, 1 calibrated */
     struct trend deflated;
     double pace;
     double ruby_every_s;

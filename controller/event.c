@@ -10,7 +10,7 @@ static const char *const event_names[EVENT_KIND_COUNT] = {
 
 static const char *const action_names[ACTION_KIND_COUNT] = {
     "journal",     "set point", "slew", "cadence",  "scan start", "scan abort", "analyse",     "phase",
-    "isobar done", "hold",      "pace", "finished", "access",     "drift",      "valves shut",
+    "isobar done", "hold",      "pace", "finished", "access",     "drift",      "valves shut", "calibration",
 };
 
 static const char *const intent_names[INTENT_KIND_COUNT] = {"step", "membrane", "scan"};

@@ -16,10 +16,13 @@ enum event_kind {
                             integer: bits of enum event_membrane; text: what they mean, when there are any */
     EVENT_MEMBRANE_LOST, /* text: the driver's sentence; integer: its ERR_* */
     EVENT_MEMBRANE_FOUND,
-    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma; integer: t_ns when the exposure began */
+    EVENT_RUBY,          /* value: pressure_gpa, pressure_gpa_sigma, r1_nm, r1_nm_sigma, temperature_k,
+                            temperature_k_sigma; integer: t_ns when the exposure began, number of the ruler (0: as
+                            stated, 1: calibrated in this run), 1 when the text is a warning; text: what is new about
+                            the temperature in it, when there is anything */
     EVENT_RUBY_REJECTED, /* text: why; integer: t_ns when the exposure began */
     EVENT_SPECTROMETER_LOST,
-    EVENT_SPECTROMETER_FOUND,
+    EVENT_SPECTROMETER_FOUND, /* text: what is not as it was asked for, when there is anything */
     EVENT_DETECTOR_LOST,
     EVENT_DETECTOR_FOUND,
     EVENT_SCAN_STARTED,   /* integer: scan_number, attempt */
@@ -49,8 +52,8 @@ struct event {
     int64_t t_ns;   /* arrival */
     int32_t kind;
     int32_t reserved;
-    int64_t integer[2];
-    double value[4];
+    int64_t integer[3];
+    double value[6];
     char text[EVENT_TEXT_MAX];
 };
 
@@ -71,6 +74,8 @@ enum action_kind {
     ACTION_DRIFT, /* integer: step_index, direction of the correction that begins (0: none); value: projected departure
                    * of the isobar's end from its start and its sigma, GPa; slope, GPa/s */
     ACTION_VALVES_SHUT, /* of the membrane controller, at once: it has burst */
+    ACTION_CALIBRATION, /* integer: step_index, enum calibration_verdict; value: enum action_calibration_value. A good
+                         * one is ruler number 1: from here on only readings on it are believed */
     ACTION_KIND_COUNT
 };
 
@@ -97,11 +102,25 @@ enum action_phase_value {
     PHASE_VALUE_COUNT
 };
 
+enum action_calibration_value {
+    CALIBRATION_LAMBDA0_NM,
+    CALIBRATION_LAMBDA0_NM_SIGMA,
+    CALIBRATION_R1_NM,
+    CALIBRATION_SCATTER_NM,
+    CALIBRATION_NOISE_NM,
+    CALIBRATION_DRIFT_NM,
+    CALIBRATION_TOLERANCE_NM,
+    CALIBRATION_N_USED,
+    CALIBRATION_TEMPERATURE_K,
+    CALIBRATION_TEMPERATURE_K_SIGMA,
+    CALIBRATION_VALUE_COUNT
+};
+
 struct action {
     int32_t kind;
     int32_t reserved;
     int64_t integer[2];
-    double value[PHASE_VALUE_COUNT]; /* the most that any kind needs */
+    double value[CALIBRATION_VALUE_COUNT]; /* the most that any kind needs */
 };
 
 const char *event_kind_name(int32_t kind);

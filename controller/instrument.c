@@ -23,10 +23,10 @@ static void back_off(struct instrument_context *context, int wall_ms)
         nanosleep(&slice, NULL);
 }
 
-static void post(struct instrument *instrument, enum event_kind kind, const struct err *err)
+static void post(struct instrument *instrument, enum event_kind kind, int code, const char *text)
 {
-    struct event event = inbox_event(kind, err ? err->message : NULL);
-    event.integer[0] = err ? err->code : 0;
+    struct event event = inbox_event(kind, text);
+    event.integer[0] = code;
     while (!inbox_post(instrument->context->inbox, &event) && !instrument->context->is_ended)
         back_off(instrument->context, 20); /* the state of a link must not get lost in a full inbox */
 }
@@ -43,7 +43,7 @@ static void *run(void *argument)
         if (code == 0) {
             is_loss_told = false;
             wall_ms = BACK_OFF_MS_FIRST;
-            post(instrument, class->found, NULL);
+            post(instrument, class->found, 0, class->note ? class->note(instrument->self) : NULL);
             while (code >= 0 && !instrument->context->is_ended)
                 code = class->work(instrument->self, &err);
             class->close(instrument->self);
@@ -51,7 +51,7 @@ static void *run(void *argument)
         if (instrument->context->is_ended)
             break;
         if (!is_loss_told)
-            post(instrument, class->lost, &err);
+            post(instrument, class->lost, err.code, err.message);
         is_loss_told = true;
         back_off(instrument->context, wall_ms);
         wall_ms = 2 * wall_ms < BACK_OFF_MS_MAX ? 2 * wall_ms : BACK_OFF_MS_MAX;

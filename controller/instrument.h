@@ -17,6 +17,9 @@ struct instrument_class {
     enum event_kind lost, found;
     /* Opens the device. */
     int (*open)(void *self, struct err *err);
+    /* What can be lived with, but is not as it was asked for, of the device that was opened: told with its finding; ""
+     * when there is nothing. May be NULL. */
+    const char *(*note)(void *self);
     /* One round of work, including the wait for the next one (at most 100 ms of wall time); negative: link lost. */
     int (*work)(void *self, struct err *err);
     void (*close)(void *self);

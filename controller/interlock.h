@@ -6,10 +6,10 @@
  * latter also as long as the controller does not follow. HOLD_MEMBRANE_SUPPLY needs a controller with a gauge for it.
  *
  * Guards are judged by level at every event, before a step and during it, never by an edge; a guard without a fresh
- * value counts as tripped. HOLD_DEFLATE is the core's own, of the deflate step; HOLD_RUBY_ACCESS is the doubt of
- * controller/access. What a reason stops depends on what the step needs: a pressure change needs the membrane and the
- * ruby; a scan needs the detector and the beam, and ruby optics that are out of the way; an isobar without scans needs
- * nothing (the membrane is left alone).
+ * value counts as tripped. HOLD_DEFLATE, HOLD_PRELOAD and HOLD_CALIBRATION are the core's own, of its steps;
+ * HOLD_RUBY_ACCESS is the doubt of controller/access. What a reason stops depends on what the step needs: a pressure
+ * change needs the membrane and the ruby; a scan needs the detector and the beam, and ruby optics that are out of the
+ * way; an isobar without scans needs nothing (the membrane is left alone).
  */
 #ifndef CONTROLLER_INTERLOCK_H
 #define CONTROLLER_INTERLOCK_H
@@ -42,7 +42,10 @@
     X(HOLD_BEAM, 10, "no beam, or the ring current is not known")                                                      \
     X(HOLD_SCAN, 11, "a scan has failed too often; see the log")                                                       \
     X(HOLD_OPERATOR, 12, "held by the operator")                                                                       \
-    X(HOLD_DEFLATE, 13, "waiting for the membrane to be emptied and the cell locked")
+    X(HOLD_DEFLATE, 13, "waiting for the membrane to be emptied and the cell locked")                                  \
+    X(HOLD_PRELOAD, 19, "waiting for the cell to be closed and preloaded by hand; then resume")                        \
+    X(HOLD_CALIBRATION, 18,                                                                                            \
+      "the calibration of the ruby is refused; put a free ruby in place, in focus, and resume: it is read anew")
 
 enum hold_reason {
 #define X(name, bit, text) name = 1 << (bit),

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "analysis/neon.h"
 #include "analysis/ruby.h"
 #include "analysis/spectrum_file.h"
 #include "controller/command.h"
@@ -28,8 +29,8 @@
 
 struct options {
     const char *beamline, *db, *results, *directory, *scale, *export, *import, *cell, *ruby_access, *rescale,
-        *correction, *membrane;
-    double lambda0_nm, laser_nm, temperature_k, temperature_k_zero;
+        *correction, *membrane, *spectrometer, *neon;
+    double lambda0_nm, laser_nm, fringe_max, temperature_k, temperature_k_zero;
     int is_json, wants_scales, has_lambda0;
 };
 
@@ -40,23 +41,30 @@ static const char usage_text[] =
     "                                         read the sequence, check it against the limits, print the plan and its "
     "ETA\n"
     "  rehearse SEQUENCE [--dir DIR] [--cell CELL.lua] [--ruby-access always|between_scans]\n"
-    "           [--membrane bronkhorst|alicat|pace]\n"
+    "           [--membrane bronkhorst|alicat|pace] [--spectrometer ocean|epics]\n"
     "                                         play it on simulated instruments; SEED=N in the environment repeats one\n"
     "  run SEQUENCE --beamline FILE --db FILE [--results DIR] [--cell CELL.lua]\n"
     "                                         play it on the instruments of the beamline file; --cell: a cell that is "
     "known\n"
     "  status [--db FILE] [--json]            what the running daemon is doing\n"
+    "  doctor [--db FILE] [--json]            what a running daemon sees of every instrument; moves nothing\n"
+    "  doctor --beamline FILE [--json]        the same without a run, before one\n"
     "  hold | resume | stop [--db FILE]       hold where the cell is safe; go on; end the run and leave the cell safe\n"
     "  replay [--db FILE]                     run the recorded events through the core again and compare the "
     "decisions\n"
     "  cell [--db FILE] [--export CELL.lua]   what the run has taught of its cell; --export writes its passport\n"
     "  cell --import CELL.lua                 read a passport, check it and show it\n"
     "  ruby FILE ... [--scale NAME] [--lambda0 NM] [--temperature K] [--temperature-zero K] [--correction NAME]\n"
-    "                [--laser-nm NM]          pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
+    "                [--laser-nm NM] [--fringe-max X]\n"
+    "                                         pressure from spectra on file: text or SPE (ruby2020, 694.25 nm, 296 K "
     "and\n"
     "                                         datchi2007 unless said); --laser-nm: the first column is a Raman shift\n"
     "  ruby --rescale NAME [--db FILE] [--lambda0 NM] [--correction NAME]\n"
     "                                         the pressures of a finished run on another scale, beside the old ones\n"
+    "  ruby --neon FILE                       the wavelength axis by the neon lines of a spectrum on file: what to "
+    "write into "
+    "the\n"
+    "                                         beamline file\n"
     "  ruby --scales                          every scale and temperature correction, its source and how sure it is\n"
     "\n"
     "FILE of --db is night.db unless said. Exit status: 0 done, 1 failed or stopped, 2 not possible.\n";
@@ -173,7 +181,9 @@ static int command_rehearse(const struct options *options, const char *path)
                                           .cell_path = options->cell,
                                           .seed = drawn % 1000000,
                                           .ruby_access = options->ruby_access,
-                                          .membrane = options->membrane};
+                                          .membrane = options->membrane,
+                                          .spectrometer = options->spectrometer,
+                                          .is_cell_open = plan.steps[0].kind == PLAN_CALIBRATE_RUBY};
     const char *seed = getenv("SEED");
     if (seed && *seed) {
         char *end;
@@ -202,7 +212,7 @@ static int command_run(const struct options *options, const char *path)
 
 static int command_to_daemon(const struct options *options, const char *command)
 {
-    char socket_path[4096], answer[4096], request[32];
+    char socket_path[4096], answer[COMMAND_ANSWER_MAX], request[32];
     struct err err = {0};
     snprintf(socket_path, sizeof socket_path, "%s.sock", options->db ? options->db : "night.db");
     snprintf(request, sizeof request, "%s%s", command, options->is_json ? " json" : "");
@@ -210,6 +220,19 @@ static int command_to_daemon(const struct options *options, const char *command)
         return fail(&err);
     puts(answer);
     return 0;
+}
+
+/* Before a run: the daemon's own eyes, without a run. */
+static int command_doctor(const struct options *options)
+{
+    char program[4096];
+    if (!options->beamline)
+        return command_to_daemon(options, "doctor");
+    program_path("isobard", program, sizeof program);
+    execl(program, "isobard", "--doctor", "--beamline", options->beamline, "--db",
+          options->db ? options->db : "night.db", options->is_json ? "--json" : NULL, (char *)NULL);
+    fprintf(stderr, "isobar: isobard cannot be started: %s\n", strerror(errno));
+    return 2;
 }
 
 static int command_replay(const struct options *options)
@@ -250,7 +273,8 @@ static int read_one_spectrum(const struct options *options, const struct ruby_sc
     int n, code = spectrum_file_read(path, options->laser_nm, wavelength_nm, counts, SPECTRUM_MAX, &n, err);
     if (code)
         return code;
-    if (ruby_fit_spectrum(wavelength_nm, counts, n, INFINITY, NULL, &fit, err))
+    const struct ruby_camera camera = {INFINITY, options->fringe_max};
+    if (ruby_fit_spectrum(wavelength_nm, counts, n, &camera, NULL, &fit, err))
         return err_prefix(err, "%s", path);
     struct ruby_ruler ruler = {scale, ruby_correction_by_name(options->correction ? options->correction : "datchi2007"),
                                options->lambda0_nm, options->temperature_k_zero};
@@ -291,6 +315,31 @@ static int print_scales(void)
         printf("  %s%s (%s), %g to %g K\n    %s\n    %s\n", correction->name, i == 0 ? ", the default" : "",
                GAUGES[correction->gauge], correction->temperature_k_min, correction->temperature_k_max,
                correction->citation, correction->status);
+    return 0;
+}
+
+static int command_neon(const char *path)
+{
+    static double wavelength_nm[SPECTRUM_MAX], counts[SPECTRUM_MAX];
+    struct neon_correction correction;
+    struct err err = {0};
+    int n;
+    if (spectrum_file_read(path, 0, wavelength_nm, counts, SPECTRUM_MAX, &n, &err))
+        return fail(&err);
+    if (neon_calibrate(wavelength_nm, counts, n, &correction, &err)) {
+        err_prefix(&err, "%s", path);
+        return fail(&err);
+    }
+    printf("%s: %d neon lines\n     in air, nm      on axis    residual, nm\n", path, correction.n_lines);
+    for (int i = 0; i < correction.n_lines; i++)
+        printf("  %12.4f %12.4f %+12.4f\n", correction.lines[i].wavelength_nm, correction.lines[i].measured_nm,
+               correction.lines[i].residual_nm);
+    printf("the axis is %+.4f +- %.4f nm off at %.2f nm, stretched by %+.2e +- %.1e; residuals %.4f nm rms (limit %.2f "
+           "each)\n"
+           "into the beamline file: spectrometer { ..., wavelength_offset_nm = %.4f, wavelength_slope = %.3e }\n"
+           "wavelengths of Saloman and Sansonetti, J. Phys. Chem. Ref. Data 33, 1113 (2004)\n",
+           -correction.offset_nm, correction.offset_nm_sigma, NEON_AROUND_NM, -correction.slope, correction.slope_sigma,
+           correction.residual_nm_rms, NEON_RESIDUAL_NM_MAX, correction.offset_nm, correction.slope);
     return 0;
 }
 
@@ -366,9 +415,12 @@ static int parse(int argc, char **argv, struct options *ret_options)
                                                  {"temperature", required_argument, NULL, 'T'},
                                                  {"temperature-zero", required_argument, NULL, 'Z'},
                                                  {"scales", no_argument, NULL, 'S'},
+                                                 {"fringe-max", required_argument, NULL, 'F'},
+                                                 {"neon", required_argument, NULL, 'N'},
                                                  {"cell", required_argument, NULL, 'c'},
                                                  {"ruby-access", required_argument, NULL, 'a'},
                                                  {"membrane", required_argument, NULL, 'm'},
+                                                 {"spectrometer", required_argument, NULL, 'o'},
                                                  {0}};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -430,6 +482,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
         case 'C':
             ret_options->correction = optarg;
             break;
+        case 'F':
+            if (parse_number("--fringe-max", optarg, 0, 0.2, &ret_options->fringe_max))
+                return 2;
+            break;
+        case 'N':
+            ret_options->neon = optarg;
+            break;
         case 'S':
             ret_options->wants_scales = 1;
             break;
@@ -437,6 +496,13 @@ static int parse(int argc, char **argv, struct options *ret_options)
             ret_options->membrane = optarg;
             if (strcmp(optarg, "bronkhorst") != 0 && strcmp(optarg, "alicat") != 0 && strcmp(optarg, "pace") != 0) {
                 fprintf(stderr, "isobar: --membrane %s refused: bronkhorst, alicat or pace\n", optarg);
+                return 2;
+            }
+            break;
+        case 'o':
+            ret_options->spectrometer = optarg;
+            if (strcmp(optarg, "ocean") != 0 && strcmp(optarg, "epics") != 0) {
+                fprintf(stderr, "isobar: --spectrometer %s refused: ocean or epics\n", optarg);
                 return 2;
             }
             break;
@@ -456,7 +522,8 @@ int main(int argc, char **argv)
                               .lambda0_nm = 694.25,
                               .temperature_k_zero = 296,
                               .ruby_access = "always",
-                              .membrane = "bronkhorst"};
+                              .membrane = "bronkhorst",
+                              .spectrometer = "ocean"};
     int code = parse(argc, argv, &options);
     if (code)
         return code;
@@ -472,6 +539,8 @@ int main(int argc, char **argv)
         return command_run(&options, argv[optind]);
     if (strcmp(command, "ruby") == 0 && n_left == 0 && options.wants_scales)
         return print_scales();
+    if (strcmp(command, "ruby") == 0 && n_left == 0 && options.neon)
+        return command_neon(options.neon);
     if (strcmp(command, "ruby") == 0 && n_left == 0 && options.rescale)
         return command_rescale(&options);
     if (strcmp(command, "ruby") == 0 && n_left >= 1)
@@ -480,6 +549,8 @@ int main(int argc, char **argv)
         return command_cell(&options);
     if (strcmp(command, "replay") == 0 && n_left == 0)
         return command_replay(&options);
+    if (strcmp(command, "doctor") == 0 && n_left == 0)
+        return command_doctor(&options);
     static const char *const daemon_commands[] = {"status", "hold", "resume", "stop"};
     for (size_t i = 0; i < sizeof daemon_commands / sizeof daemon_commands[0]; i++)
         if (strcmp(command, daemon_commands[i]) == 0 && n_left == 0)

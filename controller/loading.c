@@ -90,6 +90,9 @@
 /* A stall. MOVED_BAR is above the noise of the sensor; a sample that creeps may still arrive with the membrane at its
  * limit, within LIMIT_S. */
 #define STALL_S 60.0
+#define UNWATCHED_S                                                                                                    \
+    10.0 /* a membrane that nobody drove for so long, with its valves in other hands, has not stalled                  \
+          */
 #define MOVED_BAR 0.1
 #define LIMIT_S 1800.0
 
@@ -689,6 +692,11 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     double dt_s = clamp(s_from_ns(now_ns - loading->t_ns), 0.0, STEP_S_MAX);
     double rate = 0.0, before_bar = loading->command_bar, acted_bar = loading->acting_bar;
     enum loading_state state = loading->state;
+    if (s_from_ns(now_ns - loading->t_ns) > UNWATCHED_S) {
+        loading->moved_bar = membrane_bar;
+        loading->moved_t_ns = now_ns;
+        loading->watch_t_ns = state == LOADING_RETREAT ? now_ns : loading->watch_t_ns;
+    }
     loading->acting_bar = acting_bar(loading, membrane_bar);
     loading->drive_bar_s += 0.5 * (acted_bar + loading->acting_bar) * s_from_ns(now_ns - loading->t_ns);
     loading->t_ns = now_ns;

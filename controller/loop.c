@@ -12,7 +12,9 @@
 
 #include "controller/access_link.h"
 #include "controller/analyst.h"
+#include "controller/cell.h"
 #include "controller/detector_link.h"
+#include "controller/examine.h"
 #include "controller/inbox.h"
 #include "controller/membrane_link.h"
 #include "controller/printer.h"
@@ -69,8 +71,10 @@ struct loop {
     bool membrane_up, ruby_up, detector_up, access_up;
     int64_t scan_started_ns;
     char scan_master_path[EVENT_TEXT_MAX];
+    char calibration_text[TEXT_MAX];
     char last_text[EVENT_KIND_COUNT][EVENT_TEXT_MAX];
-    int finished; /* -1: not yet */
+    struct event last[EVENT_KIND_COUNT]; /* of each kind; under the mutex, for the doctor */
+    int finished;                        /* -1: not yet */
     int64_t status_wall_ns;
     int64_t step_started_ns;
     pthread_mutex_t mutex;
@@ -107,6 +111,10 @@ static void say(struct loop *loop, const char *severity, const char *format, ...
 static void describe_step(const struct loop *loop, int step_index, char *ret_text, size_t size)
 {
     const struct plan_step *step = &loop->settings.plan->steps[step_index];
+    if (step->kind == PLAN_CALIBRATE_RUBY) {
+        snprintf(ret_text, size, "%s by %d readings", plan_kind_name(step->kind), step->n_readings);
+        return;
+    }
     snprintf(ret_text, size, "%s %s %.2f GPa", plan_kind_name(step->kind),
              step->kind == PLAN_LOAD || step->kind == PLAN_UNLOAD ? "to" : "at", step->pressure_gpa_target);
 }
@@ -131,6 +139,9 @@ static void describe_hold(const struct loop *loop, uint32_t reasons, char *ret_t
         {HOLD_RUBY_ACCESS, EVENT_ACCESS},
     };
     interlock_sentence(reasons, ret_text, (int32_t)size);
+    size_t written = strlen(ret_text);
+    if (reasons & HOLD_CALIBRATION)
+        snprintf(ret_text + written, size - written, " (%s)", loop->calibration_text);
     for (size_t i = 0; i < sizeof details / sizeof details[0]; i++) {
         const char *text = loop->last_text[details[i].kind];
         size_t used = strlen(ret_text);
@@ -275,9 +286,9 @@ static void execute_phase(struct loop *loop, const struct action *action)
     put(loop, STORE_PHASE, row, 3, 0);
     if (phase == CORE_JOURNAL)
         loop->step_started_ns = loop->now_ns;
-    bool is_announced = phase == CORE_LOADING
-                            ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
-                            : phase == CORE_PRELOADED || phase == CORE_ISOBAR || phase == CORE_DEFLATED;
+    bool is_announced = phase == CORE_LOADING ? action->value[0] != 0.0 && action->value[0] != LOADING_DONE
+                                              : phase == CORE_CALIBRATION || phase == CORE_PRELOADED ||
+                                                    phase == CORE_ISOBAR || phase == CORE_DEFLATED;
     if (!is_announced)
         return;
     describe_step(loop, step_index, step, sizeof step);
@@ -352,6 +363,91 @@ static void execute_hold(struct loop *loop, const struct action *action)
         say(loop, "info", is_waiting ? "all instruments answer" : "the reasons for holding are gone: going on");
 }
 
+/* The calibration of the ruby in a sentence: what it has given, or why it is refused. */
+static void describe_calibration(const struct loop *loop, const struct action *action, char *ret_text, size_t size)
+{
+    const double *value = action->value;
+    const struct beamline_ruby *ruby = &loop->settings.beamline->ruby;
+    int n_used = (int)value[CALIBRATION_N_USED];
+    int n_wanted = loop->settings.plan->steps[action->integer[0]].n_readings;
+    switch ((enum calibration_verdict)action->integer[1]) {
+    case CALIBRATION_DRIFT:
+        snprintf(ret_text, size,
+                 "R1 drifts by %+.4f nm in %d readings, with %.4f nm of noise in each: is the ruby still warming, or "
+                 "moving?",
+                 value[CALIBRATION_DRIFT_NM], n_wanted, value[CALIBRATION_NOISE_NM]);
+        return;
+    case CALIBRATION_SCATTER:
+        snprintf(ret_text, size, "%d of %d readings of R1 scatter by %.4f nm, their own sigma is %.4f nm", n_used,
+                 n_wanted, value[CALIBRATION_SCATTER_NM], value[CALIBRATION_NOISE_NM]);
+        return;
+    case CALIBRATION_RANGE:
+        snprintf(ret_text, size,
+                 "lambda0 %.4f nm is outside %.1f to %.1f nm: the ruby is not free, or the wavelength axis is off",
+                 value[CALIBRATION_LAMBDA0_NM], CALIBRATION_NM_MIN, CALIBRATION_NM_MAX);
+        return;
+    case CALIBRATION_STRANGE:
+        snprintf(
+            ret_text, size,
+            "lambda0 %.4f nm is %+.4f nm from the beamline file's %.4f, more than the %.4f nm that %.2g K of doubt "
+            "explain: the ruby is not free or not at %.2f K, or the file is wrong",
+            value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM] - ruby->lambda0_nm, ruby->lambda0_nm,
+            value[CALIBRATION_TOLERANCE_NM], value[CALIBRATION_TEMPERATURE_K_SIGMA], value[CALIBRATION_TEMPERATURE_K]);
+        return;
+    case CALIBRATION_PASSPORT:
+        snprintf(ret_text, size,
+                 "lambda0 %.4f nm is %+.4f nm from the %.4f nm of the cell's passport, at most %.2f nm are one ruler: "
+                 "this is another ruby, or it is not free; without the passport (--cell) the run could go on",
+                 value[CALIBRATION_LAMBDA0_NM],
+                 value[CALIBRATION_LAMBDA0_NM] - loop->core.settings.calibration.passport_lambda0_nm,
+                 loop->core.settings.calibration.passport_lambda0_nm, CELL_LAMBDA0_NM_MAX);
+        return;
+    case CALIBRATION_GOOD:
+    case CALIBRATION_VERDICT_COUNT:
+        break;
+    }
+    snprintf(ret_text, size,
+             "ruby calibrated: lambda0 %.4f +- %.4f nm at %g K (stated %.4f) from %d of %d readings, R1 %.4f nm at "
+             "%.2f +- %.2g K "
+             "(%s); "
+             "the pressures of this run are on it from here on",
+             value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM_SIGMA], ruby->temperature_k_zero,
+             ruby->lambda0_nm, n_used, n_wanted, value[CALIBRATION_R1_NM], value[CALIBRATION_TEMPERATURE_K],
+             value[CALIBRATION_TEMPERATURE_K_SIGMA], ruby->temperature_pv[0] ? "by its thermometer" : "as stated");
+}
+
+static void execute_calibration(struct loop *loop, const struct action *action)
+{
+    char text[TEXT_MAX];
+    const double *value = action->value;
+    const struct beamline_ruby *ruby = &loop->settings.beamline->ruby;
+    bool is_good = action->integer[1] == CALIBRATION_GOOD;
+    describe_calibration(loop, action, text, sizeof text);
+    const struct store_value row[] = {
+        store_integer(loop->now_ns),
+        store_integer(loop->core.calibration.readings[0].t_ns),
+        store_integer((int64_t)value[CALIBRATION_N_USED]),
+        store_real(value[CALIBRATION_R1_NM]),
+        store_real(value[CALIBRATION_SCATTER_NM]),
+        store_real(value[CALIBRATION_NOISE_NM]),
+        store_real(value[CALIBRATION_DRIFT_NM]),
+        store_real(value[CALIBRATION_LAMBDA0_NM]),
+        store_real(value[CALIBRATION_LAMBDA0_NM_SIGMA]),
+        store_real(ruby->lambda0_nm),
+        store_real(value[CALIBRATION_TOLERANCE_NM]),
+        store_real(value[CALIBRATION_TEMPERATURE_K]),
+        store_real(value[CALIBRATION_TEMPERATURE_K_SIGMA]),
+        store_real(ruby->temperature_k_zero),
+        is_good ? store_null() : store_text(text),
+    };
+    put(loop, STORE_RUBY_CALIBRATION, row, sizeof row / sizeof row[0], 0);
+    snprintf(loop->calibration_text, sizeof loop->calibration_text, "%s", text); /* for the hold it is */
+    if (!is_good)
+        return;
+    ruby_link_set_lambda0(loop->ruby, value[CALIBRATION_LAMBDA0_NM], 1);
+    say(loop, "info", "%s", text);
+}
+
 static void execute_analyse(struct loop *loop, const struct action *action)
 {
     struct err err = {0};
@@ -412,6 +508,9 @@ static void execute(struct loop *loop, const struct action *action)
     case ACTION_VALVES_SHUT:
         membrane_link_shut(loop->membrane);
         break;
+    case ACTION_CALIBRATION:
+        execute_calibration(loop, action);
+        break;
     case ACTION_KIND_COUNT:
         break;
     }
@@ -426,6 +525,7 @@ static void note(struct loop *loop, const struct event *event)
     if (event->text[0])
         snprintf(loop->last_text[event->kind], EVENT_TEXT_MAX, "%s", event->text);
     pthread_mutex_lock(&loop->mutex);
+    loop->last[event->kind] = *event;
     switch ((enum event_kind)event->kind) {
     case EVENT_MEMBRANE:
         loop->membrane_ns_last = event->t_ns;
@@ -501,6 +601,9 @@ static void tell(struct loop *loop, const struct event *event)
         put_scan(loop, event, "failed");
         say(loop, "warning", "scan %" PRId64 " attempt %" PRId64 " failed: %s", event->integer[0], event->integer[1],
             event->text);
+    } else if ((event->kind == EVENT_RUBY || event->kind == EVENT_SPECTROMETER_FOUND) && event->text[0]) {
+        bool is_warning = event->kind == EVENT_SPECTROMETER_FOUND || event->integer[2];
+        say(loop, is_warning ? "warning" : "info", "%s", event->text);
     } else if (event->kind == EVENT_RESULT && event->integer[1]) {
         say(loop, "info", "scan %" PRId64 ": tau %.1f s, beta %.2f, contrast %.4f (|F|^2 = exp(-2 (t/tau)^beta))",
             event->integer[0], event->value[0], event->value[1], event->value[2]);
@@ -635,8 +738,8 @@ static void format_status(const struct loop *loop, const struct status *status, 
     if (!clock_is_real(loop->settings.clock) && done_s > 1.0)
         snprintf(wall, sizeof wall, " (%.0f s on the wall, %.0fx)", (s_min + s_max) / 2.0 * wall_s / done_s,
                  status->speed);
-    bool is_plain = status->phase == CORE_ISOBAR || status->phase == CORE_PRELOADED ||
-                    status->phase == CORE_DEFLATED; /* the step says it all */
+    bool is_plain = status->phase == CORE_CALIBRATION || status->phase == CORE_ISOBAR ||
+                    status->phase == CORE_PRELOADED || status->phase == CORE_DEFLATED; /* the step says it all */
     const char *phase =
         status->phase == CORE_LOADING ? loading_state_name(status->loading_state) : core_phase_name(status->phase);
     const char *mark = status->phase == CORE_WAITING ? "waiting: " : status->goes_on ? "note: " : "HOLD: ";
@@ -676,6 +779,113 @@ void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_
     format_json(loop, &status, ret_json, json_size);
 }
 
+/* ---- the doctor ---------------------------------------------------------------------------------------------- */
+
+/* An instrument of which the last that was heard is its loss, or nothing yet; *ret_has_said otherwise. */
+static bool is_lost(const struct event *last, enum event_kind lost, enum event_kind found, struct doctor_report *report,
+                    enum doctor_part part, enum doctor_wire wire)
+{
+    struct err err;
+    if (last[found].seq > last[lost].seq)
+        return false;
+    err_set(&err, last[lost].seq ? (int)last[lost].integer[0] : ERR_TIMEOUT, "%s",
+            last[lost].text[0] ? last[lost].text : "nothing was heard of it yet");
+    doctor_add_failure(report, part, wire, &err);
+    return true;
+}
+
+static void report_membrane(const struct event *last, int64_t now_ns, double cadence_s, struct doctor_report *report)
+{
+    const struct event *membrane = &last[EVENT_MEMBRANE];
+    double membrane_s = s_from_ns(now_ns - membrane->t_ns);
+    if (is_lost(last, EVENT_MEMBRANE_LOST, EVENT_MEMBRANE_FOUND, report, DOCTOR_MEMBRANE, DOCTOR_LINE))
+        return;
+    bool is_late = membrane->seq == 0 || membrane_s > 4.0 * cadence_s;
+    bool is_astray = (membrane->integer[0] & MEMBRANE_NOT_FOLLOWING) != 0;
+    doctor_add(report, DOCTOR_MEMBRANE,
+               is_late     ? DOCTOR_BAD
+               : is_astray ? DOCTOR_DOUBT
+                           : DOCTOR_GOOD,
+               is_late     ? "the line to the controller"
+               : is_astray ? "control mode and valves at the controller"
+                           : "",
+               "%.2f bar, set point %.2f bar, full scale %.0f bar, %.0f s ago", membrane->value[0], membrane->value[1],
+               membrane->value[2], membrane_s);
+}
+
+/* By the last reading: its sigma tells whether the thermometer was believed. */
+static void report_thermometer(const struct event *ruby, const struct beamline_ruby *settings,
+                               struct doctor_report *report)
+{
+    bool is_believed = ruby->value[5] <= settings->temperature_k_sigma;
+    if (!settings->temperature_pv[0])
+        return;
+    if (ruby->seq == 0)
+        doctor_add(report, DOCTOR_THERMOMETER, DOCTOR_DOUBT, "the ruby: it is asked with every reading of it",
+                   "%s has not been asked yet", settings->temperature_pv);
+    else
+        doctor_add(report, DOCTOR_THERMOMETER, is_believed ? DOCTOR_GOOD : DOCTOR_DOUBT,
+                   is_believed ? "" : "the sensor and its IOC; the log says why it is not believed",
+                   "%s: the last ruby reading was taken at %.2f +- %.2g K", settings->temperature_pv, ruby->value[4],
+                   ruby->value[5]);
+}
+
+static void report_spectrometer(const struct event *last, int64_t now_ns, const struct beamline_spectrometer *settings,
+                                struct doctor_report *report)
+{
+    const struct event *ruby = &last[EVENT_RUBY], *refused = &last[EVENT_RUBY_REJECTED];
+    const struct event *newest = ruby->seq > refused->seq ? ruby : refused;
+    const char *note = last[EVENT_SPECTROMETER_FOUND].text; /* the rate that it does not follow to */
+    const char *place = settings->address[0] ? settings->address : settings->counts_pv;
+    if (is_lost(last, EVENT_SPECTROMETER_LOST, EVENT_SPECTROMETER_FOUND, report, DOCTOR_SPECTROMETER,
+                settings->address[0] ? DOCTOR_LINE : DOCTOR_EPICS))
+        return;
+    if (newest->seq == 0) {
+        doctor_add(report, DOCTOR_SPECTROMETER, DOCTOR_DOUBT, "the exposure time",
+                   "%s at %s: connected, and no spectrum yet", settings->driver, place);
+        return;
+    }
+    doctor_add(report, DOCTOR_SPECTROMETER, note[0] ? DOCTOR_DOUBT : DOCTOR_GOOD,
+               note[0] ? "the baud rate in its address, to which it does not follow" : "",
+               "%s at %s: the last spectrum came %.0f s ago", settings->driver, place,
+               s_from_ns(now_ns - newest->t_ns));
+    if (newest == ruby)
+        doctor_add(report, DOCTOR_RUBY, DOCTOR_GOOD, "", "R1 %.3f +- %.4f nm: %.3f +- %.3f GPa", ruby->value[2],
+                   ruby->value[3], ruby->value[0], ruby->value[1]);
+    else
+        doctor_add(report, DOCTOR_RUBY, DOCTOR_DOUBT, "laser, shutter and focus", "%s", refused->text);
+}
+
+void loop_doctor(struct loop *loop, const char *db_path, struct doctor_report *ret_report)
+{
+    struct event last[EVENT_KIND_COUNT];
+    pthread_mutex_lock(&loop->mutex);
+    memcpy(last, loop->last, sizeof last);
+    pthread_mutex_unlock(&loop->mutex);
+    int64_t now_ns = clock_now_ns(loop->settings.clock);
+    ret_report->n = 0;
+    const struct beamline *beamline = loop->settings.beamline;
+    report_membrane(last, now_ns, loop->context.cadence_s, ret_report);
+    report_thermometer(&last[EVENT_RUBY], &beamline->ruby, ret_report);
+    report_spectrometer(last, now_ns, &beamline->spectrometer, ret_report);
+    if (loop->access && !is_lost(last, EVENT_ACCESS_LOST, EVENT_ACCESS_FOUND, ret_report, DOCTOR_OPTICS, DOCTOR_EPICS))
+        doctor_add(ret_report, DOCTOR_OPTICS, DOCTOR_GOOD, "", "%s", last[EVENT_ACCESS].text);
+    if (!is_lost(last, EVENT_DETECTOR_LOST, EVENT_DETECTOR_FOUND, ret_report, DOCTOR_DETECTOR, DOCTOR_EPICS))
+        doctor_add(ret_report, DOCTOR_DETECTOR, DOCTOR_GOOD, "", "connected");
+    examine_files(&loop->settings.beamline->detector, detector_link_epics(loop->detector), ret_report);
+    double current_ma = detector_link_current_ma(loop->detector),
+           needed_ma = loop->settings.beamline->ring.current_ma_min;
+    doctor_add(ret_report, DOCTOR_RING,
+               isnan(current_ma)        ? DOCTOR_BAD
+               : current_ma < needed_ma ? DOCTOR_DOUBT
+                                        : DOCTOR_GOOD,
+               current_ma >= needed_ma ? "" : "whether there is beam, and current_pv in the beamline file",
+               "%s: %.1f mA, needed %.1f mA", loop->settings.beamline->ring.current_pv, current_ma, needed_ma);
+    examine_disk(db_path, ret_report);
+    examine_clock(loop->settings.clock, ret_report);
+    examine_database(db_path, ret_report);
+}
+
 void loop_command(struct loop *loop, enum event_command command)
 {
     struct event event = inbox_event(EVENT_COMMAND, NULL);
@@ -711,6 +921,7 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     make_uid(loop);
     core_settings_init(core_settings, settings->plan, settings->beamline);
     core_settings->loading.cell = settings->cell;
+    core_settings->calibration.passport_lambda0_nm = settings->passport_lambda0_nm;
     core_init(&loop->core, core_settings);
     free(core_settings);
     loop->inbox = inbox_new(settings->clock);
@@ -729,8 +940,11 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     put_run(loop);
     if (settings->cell_note)
         say(loop, "info", "%s", settings->cell_note);
+    code = ruby_link_start(&loop->ruby, settings->beamline, detector_link_epics(loop->detector), &loop->context,
+                           settings->store, err);
+    if (code)
+        return code;
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
-    loop->ruby = ruby_link_start(settings->beamline, &loop->context, settings->store);
     loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "controller/core.h"
+#include "controller/doctor.h"
 #include "db/store.h"
 #include "sequences/beamline.h"
 #include "sequences/plan.h"
@@ -20,8 +21,9 @@ struct loop_settings {
     struct store *store;
     const char *sequence_name;
     const char *results_directory;
-    struct loading_cell cell; /* what its passport knows; all zero: nothing */
-    const char *cell_note;    /* the same for the log; NULL: the run has no passport */
+    struct loading_cell cell;   /* what its passport knows; all zero: nothing */
+    double passport_lambda0_nm; /* of that passport, at the beamline's temperature_k_zero; 0: none */
+    const char *cell_note;      /* the same for the log; NULL: the run has no passport */
 };
 
 /* Writes the run's rows and starts the instruments' threads. */
@@ -36,6 +38,10 @@ void loop_command(struct loop *loop, enum event_command command);
 
 /* One line for people, and the same as one JSON object; any thread. */
 void loop_status(struct loop *loop, char *ret_text, size_t text_size, char *ret_json, size_t json_size);
+
+/* What `isobar doctor` says beside a run: of the instruments what their threads last saw, for each has one master;
+ * files, disk, clock and database are looked at anew. `db_path` is the run's. Any thread; takes seconds. */
+void loop_doctor(struct loop *loop, const char *db_path, struct doctor_report *ret_report);
 
 void loop_free(struct loop *loop);
 

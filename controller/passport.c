@@ -42,6 +42,8 @@ static int read_sources(struct cell_passport *passport, const struct store_rows 
         snprintf(passport->scale, sizeof passport->scale, "%s", beamline->ruby.scale);
         passport->lambda0_nm = beamline->ruby.lambda0_nm;
         passport->temperature_k_zero = beamline->ruby.temperature_k_zero;
+        if (isfinite(store_rows_real(rows, 6)))
+            passport->lambda0_nm = store_rows_real(rows, 6); /* calibrated in this run */
     }
     free(plan);
     free(beamline);
@@ -53,7 +55,9 @@ static int read_run(struct cell_passport *passport, struct store_reader *reader,
 {
     struct store_rows *rows;
     int code = store_rows_open(
-        &rows, reader, "SELECT uid, clock_source, utc_minus_t_ns, started_t_ns, plan_source, beamline_source FROM run",
+        &rows, reader,
+        "SELECT uid, clock_source, utc_minus_t_ns, started_t_ns, plan_source, beamline_source, (SELECT max(lambda0_nm) "
+        "FROM ruby_calibration WHERE reason IS NULL) FROM run",
         NULL, 0, err);
     if (code < 0)
         return code;

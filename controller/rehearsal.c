@@ -33,8 +33,10 @@
 struct rehearsal {
     char directory[PATH_MAX_BYTES]; /* absolute */
     pid_t simulator, daemon;
-    pid_t hands; /* 0: not asked for yet; -1: done */
-    FILE *log;   /* the daemon's, followed */
+    pid_t hands;         /* 0: none at work */
+    int deed;            /* what they do: index into HANDS */
+    uint32_t deeds_done; /* bits of HANDS: each is done once */
+    FILE *log;           /* the daemon's, followed */
     bool is_terminal;
     int64_t shown_wall_ns;
 };
@@ -134,7 +136,8 @@ static int start_simulator(struct rehearsal *rehearsal, const struct rehearsal_s
         dup2(ends[1], STDOUT_FILENO);
         redirect(rehearsal, "sim.log", STDERR_FILENO);
         execl(program, "isobar-sim", "beamline", "--dir", rehearsal->directory, "--seed", number, "--ruby-access",
-              settings->ruby_access, "--membrane", settings->membrane, (char *)NULL);
+              settings->ruby_access, "--membrane", settings->membrane, "--spectrometer", settings->spectrometer,
+              "--cell", settings->is_cell_open ? "open" : "closed", (char *)NULL);
         _exit(127);
     }
     close(ends[1]);
@@ -170,13 +173,23 @@ static int start_daemon(struct rehearsal *rehearsal, const struct rehearsal_sett
     return rehearsal->daemon > 0 ? 0 : err_set(err, ERR_SYSTEM, "isobard cannot be started: %s", strerror(errno));
 }
 
-/* The person at the bench: locks the cell and empties the membrane, in the simulated world. */
+/* What the person at the bench is called for, by the reason that the daemon holds for. */
+static const struct hands_call {
+    uint32_t reason;
+    const char *deed, *words;
+    bool is_resumed; /* the daemon is told when it is done; otherwise it sees that */
+} HANDS[] = {
+    {HOLD_PRELOAD, "preload", "the cell is closed and preloaded", true},
+    {HOLD_DEFLATE, "deflate", "the cell is locked and the membrane emptied", false},
+};
+enum { HANDS_COUNT = sizeof HANDS / sizeof HANDS[0] };
+
 static void start_hands(struct rehearsal *rehearsal)
 {
     char program[PATH_MAX_BYTES + 32];
     program_path("isobar-sim", program, sizeof program);
-    printf("%srehearsal: the daemon waits for hands: the cell is locked and the membrane emptied\n",
-           rehearsal->is_terminal ? "\r\033[K" : "");
+    printf("%srehearsal: the daemon waits for hands: %s\n", rehearsal->is_terminal ? "\r\033[K" : "",
+           HANDS[rehearsal->deed].words);
     fflush(stdout);
     rehearsal->hands = fork();
     if (rehearsal->hands != 0)
@@ -184,7 +197,7 @@ static void start_hands(struct rehearsal *rehearsal)
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     setpgid(0, 0); /* an interrupt at the terminal ends the daemon first */
     redirect(rehearsal, "sim.log", STDERR_FILENO);
-    execl(program, "isobar-sim", "hands", "--dir", rehearsal->directory, "deflate", (char *)NULL);
+    execl(program, "isobar-sim", "hands", "--dir", rehearsal->directory, HANDS[rehearsal->deed].deed, (char *)NULL);
     _exit(127);
 }
 
@@ -192,19 +205,25 @@ static void tend_hands(struct rehearsal *rehearsal)
 {
     char socket_path[PATH_MAX_BYTES + 32], answer[ANSWER_MAX];
     int status;
+    path_in(rehearsal, "night.db.sock", socket_path, sizeof socket_path);
     if (rehearsal->hands > 0 && waitpid(rehearsal->hands, &status, WNOHANG) == rehearsal->hands) {
-        rehearsal->hands = -1;
+        rehearsal->hands = 0;
+        rehearsal->deeds_done |= 1u << rehearsal->deed;
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-            printf("\nrehearsal: the hands could not empty the membrane; see sim.log\n");
+            printf("\nrehearsal: the hands could not do it (%s); see sim.log\n", HANDS[rehearsal->deed].deed);
+        else if (HANDS[rehearsal->deed].is_resumed)
+            command_ask(socket_path, "resume", answer, sizeof answer, NULL);
     }
     if (rehearsal->hands != 0)
         return;
-    path_in(rehearsal, "night.db.sock", socket_path, sizeof socket_path);
     if (command_ask(socket_path, "status json", answer, sizeof answer, NULL))
         return;
     double reasons = json_number(answer, "hold_reasons");
-    if (reasons > 0.0 && ((uint32_t)reasons & HOLD_DEFLATE))
-        start_hands(rehearsal);
+    for (int i = 0; reasons > 0.0 && i < HANDS_COUNT && rehearsal->hands == 0; i++)
+        if (((uint32_t)reasons & HANDS[i].reason) && !(rehearsal->deeds_done >> i & 1)) {
+            rehearsal->deed = i;
+            start_hands(rehearsal);
+        }
 }
 
 /* ---- what the newcomer sees ---------------------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ static int look(struct store_reader *reader, const char *db_path, struct ruler_r
         "SELECT count(*), count(DISTINCT correction || '|' || lambda0_nm || '|' || temperature_k_zero), "
         "max(correction), "
         "max(lambda0_nm), max(temperature_k_zero), (SELECT ifnull(max(number), 0) FROM ruby_derivation) "
-        "FROM ruby WHERE pressure_gpa IS NOT NULL";
+        "FROM ruby WHERE pressure_gpa IS NOT NULL AND t_ns > (SELECT ifnull(max(t_ns), -1) FROM ruby_calibration "
+        "WHERE reason IS NULL)";
     struct store_rows *rows;
     int code = store_rows_open(&rows, reader, SELECT, NULL, 0, err);
     if (code < 0)

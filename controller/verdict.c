@@ -16,6 +16,7 @@
 #include "sequences/plan.h"
 
 #define OVERSHOOT_GPA_MAX 0.05
+#define LAMBDA0_NM_MAX 0.005 /* of the thermometer, 0.3 K, and three sigmas of the line */
 #define LOCKED_GPA_MAX 0.05
 #define TAU_RELATIVE_MAX 0.15
 #define BETA_ABSOLUTE_MAX 0.2
@@ -38,6 +39,7 @@ struct truth {
     size_t n_cells, size_cells;
     struct truth_scan scans[TRUE_SCANS_MAX];
     int n_scans;
+    double lambda0_nm; /* of the ruby, at 296 K */
 };
 
 struct isobar_row {
@@ -66,6 +68,8 @@ static void add_truth(struct truth *truth, const char *line)
         truth->cells[truth->n_cells++] = (struct truth_cell){.t_ns = (int64_t)json_number(line, "t_ns"),
                                                              .pressure_gpa = json_number(line, "pressure_gpa"),
                                                              .wall_s = json_number(line, "wall_s")};
+    } else if (strcmp(kind, "ruby") == 0) {
+        truth->lambda0_nm = json_number(line, "lambda0_nm");
     } else if (strcmp(kind, "scan") == 0 && truth->n_scans < TRUE_SCANS_MAX) {
         struct truth_scan *scan = &truth->scans[truth->n_scans++];
         char master[1024];
@@ -318,6 +322,26 @@ static double true_pressure(const struct truth *truth, int64_t t_ns)
     return pressure_gpa;
 }
 
+/* What a free ruby gave, where the sequence has it read. */
+static int judge_calibration(struct store_reader *reader, const struct truth *truth, struct verdict *verdict,
+                             struct err *err)
+{
+    struct store_rows *rows;
+    int code = store_rows_open(&rows, reader,
+                               "SELECT lambda0_nm, lambda0_nm_sigma, lambda0_nm_stated FROM ruby_calibration WHERE "
+                               "reason IS NULL",
+                               NULL, 0, err);
+    if (code)
+        return code;
+    while ((code = store_rows_next(rows, err)) == 1)
+        check(verdict, fabs(store_rows_real(rows, 0) - truth->lambda0_nm) <= LAMBDA0_NM_MAX,
+              "lambda0: calibrated %.4f +- %.4f nm, stated %.4f nm, true %.4f nm (limit %.3f apart)",
+              store_rows_real(rows, 0), store_rows_real(rows, 1), store_rows_real(rows, 2), truth->lambda0_nm,
+              LAMBDA0_NM_MAX);
+    store_rows_close(rows);
+    return code;
+}
+
 /* What was measured of the cell when its membrane was empty. */
 static int judge_locked(struct store_reader *reader, const struct truth *truth, struct verdict *verdict,
                         struct err *err)
@@ -365,6 +389,8 @@ int verdict_print(const char *db_path, const char *truth_path, struct verdict *r
             code = judge_isobars(reader, truth, &verdict, err);
         if (code == 0)
             code = judge_locked(reader, truth, &verdict, err);
+        if (code == 0)
+            code = judge_calibration(reader, truth, &verdict, err);
         if (code == 0)
             code = judge_end(reader, &verdict, err);
         store_reader_close(reader);

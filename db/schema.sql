@@ -18,7 +18,7 @@ CREATE TABLE run (
 
 CREATE TABLE step (
   step_index INTEGER PRIMARY KEY,
-  kind TEXT NOT NULL CHECK (kind IN ('preloaded', 'load', 'unload', 'isobar', 'deflate')),
+  kind TEXT NOT NULL CHECK (kind IN ('preloaded', 'load', 'unload', 'isobar', 'deflate', 'calibrate_ruby')),
   pressure_gpa_target REAL NOT NULL,
   rate_bar_per_min REAL NOT NULL,
   duration_s REAL NOT NULL,
@@ -98,6 +98,26 @@ CREATE TABLE ruby (
   wavelength_nm_first REAL,
   wavelength_nm_step REAL,
   counts BLOB                         -- float32, little endian
+) STRICT;
+
+-- What a free ruby was read as at the run's beginning (calibrate_ruby), one row per attempt; its readings and spectra are
+-- those rows of ruby whose t_ns lies in it. A good one (reason NULL) is the run's ruler from there on.
+CREATE TABLE ruby_calibration (
+  t_ns INTEGER NOT NULL,
+  started_t_ns INTEGER NOT NULL,
+  n_used INTEGER NOT NULL,            -- of the readings asked for
+  r1_nm REAL NOT NULL,                -- mean, at the ruby's temperature
+  scatter_nm REAL NOT NULL,           -- of one reading
+  noise_nm REAL NOT NULL,             -- what the readings themselves say of it
+  drift_nm REAL NOT NULL,             -- from the first to the last
+  lambda0_nm REAL NOT NULL,           -- at temperature_k_zero
+  lambda0_nm_sigma REAL NOT NULL,     -- of the line; the temperature is not in it
+  lambda0_nm_stated REAL NOT NULL,    -- by the beamline file
+  tolerance_nm REAL NOT NULL,         -- how far from it
+  temperature_k REAL NOT NULL,        -- of the ruby, mean: measured where there is a thermometer
+  temperature_k_sigma REAL NOT NULL,
+  temperature_k_zero REAL NOT NULL,
+  reason TEXT                         -- why it was refused
 ) STRICT;
 
 -- Pressures of the same readings on another ruler (`isobar ruby --rescale`), made after the run; a row of ruby is left as

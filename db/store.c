@@ -49,6 +49,7 @@ static const char *const TABLES[STORE_TABLE_COUNT] = {
     [STORE_LOG] = "log",
     [STORE_RUN_END] = "run_end",
     [STORE_CELL_BRANCH] = "cell_branch",
+    [STORE_RUBY_CALIBRATION] = "ruby_calibration",
     [STORE_RUBY_DERIVATION] = "ruby_derivation",
     [STORE_RUBY_DERIVED] = "ruby_derived",
 };

@@ -17,9 +17,15 @@ struct epics_channel {
     char name[100];
     chid id;
     bool has_subscription;
+    bool is_number; /* a menu is followed as the number of its choice */
     struct epics_value value;
-    bool is_pending; /* a put-callback is outstanding */
-    int outcome;     /* ECA_* of the last put-callback */
+    bool is_pending;  /* a put-callback is outstanding */
+    int outcome;      /* ECA_* of the last put-callback */
+    bool is_fetching; /* a fetch is outstanding */
+    int fetch_outcome;
+    struct epics_value fetched;
+    double *reals; /* [EPICS_ARRAY_MAX] of the last fetch; NULL until there was one */
+    long n_reals;  /* that came; more than EPICS_ARRAY_MAX: they were not kept */
 };
 
 struct epics {
@@ -53,6 +59,11 @@ static void take_text(struct epics_value *value, const char *text, size_t length
     value->real = NAN;
 }
 
+static int64_t stamp_ns(const epicsTimeStamp *stamp)
+{
+    return (int64_t)stamp->secPastEpoch * NS_PER_S + (int64_t)stamp->nsec;
+}
+
 static void on_value(struct event_handler_args args)
 {
     struct epics_channel *channel = args.usr;
@@ -66,14 +77,19 @@ static void on_value(struct event_handler_args args)
         value->real = data->value;
         value->text[0] = '\0';
         value->severity = (enum epics_severity)data->severity;
+        value->stamp_ns = stamp_ns(&data->stamp);
+        if (data->value != 0)
+            value->stamp_ns_not_zero = value->stamp_ns;
     } else if (args.type == DBR_TIME_STRING) {
         const struct dbr_time_string *data = args.dbr;
         take_text(value, data->value, sizeof data->value);
         value->severity = (enum epics_severity)data->severity;
+        value->stamp_ns = stamp_ns(&data->stamp);
     } else {
         const struct dbr_time_char *data = args.dbr;
         take_text(value, (const char *)&data->value, (size_t)args.count);
         value->severity = (enum epics_severity)data->severity;
+        value->stamp_ns = stamp_ns(&data->stamp);
     }
     value->is_known = true;
     value->n_arrivals++;
@@ -83,10 +99,12 @@ static void on_value(struct event_handler_args args)
 }
 
 /* Numbers as doubles, never as strings (PREC would round them); menus as the name of their choice. */
-static chtype subscription_type(chid id)
+static chtype subscription_type(const struct epics_channel *channel)
 {
-    short type = ca_field_type(id);
-    if (type == DBF_CHAR && ca_element_count(id) > 1)
+    short type = ca_field_type(channel->id);
+    if (channel->is_number)
+        return DBR_TIME_DOUBLE;
+    if (type == DBF_CHAR && ca_element_count(channel->id) > 1)
         return DBR_TIME_CHAR;
     return type == DBF_STRING || type == DBF_ENUM ? DBR_TIME_STRING : DBR_TIME_DOUBLE;
 }
@@ -105,7 +123,7 @@ static void on_connection(struct connection_handler_args args)
     announce(epics);
     pthread_mutex_unlock(&epics->mutex);
     if (subscribes) { /* libca renews it after every later loss */
-        chtype type = subscription_type(args.chid);
+        chtype type = subscription_type(channel);
         ca_create_subscription(type, type == DBR_TIME_CHAR ? 0 : 1, args.chid, DBE_VALUE | DBE_ALARM, on_value, channel,
                                NULL);
         ca_flush_io();
@@ -118,6 +136,28 @@ static void on_put(struct event_handler_args args)
     pthread_mutex_lock(&channel->epics->mutex);
     channel->is_pending = false;
     channel->outcome = args.status;
+    announce(channel->epics);
+    pthread_mutex_unlock(&channel->epics->mutex);
+}
+
+static void on_fetched(struct event_handler_args args)
+{
+    struct epics_channel *channel = args.usr;
+    pthread_mutex_lock(&channel->epics->mutex);
+    channel->is_fetching = false;
+    channel->fetch_outcome = args.status;
+    if (args.status == ECA_NORMAL) {
+        const struct dbr_time_double *data = args.dbr;
+        channel->n_reals = args.count;
+        if (args.count <= EPICS_ARRAY_MAX)
+            memcpy(channel->reals, &data->value, (size_t)args.count * sizeof channel->reals[0]);
+        channel->fetched = (struct epics_value){.is_connected = true,
+                                                .is_known = true,
+                                                .severity = (enum epics_severity)data->severity,
+                                                .real = args.count > 0 ? data->value : NAN,
+                                                .arrival_wall_ns = clock_wall_ns(),
+                                                .stamp_ns = stamp_ns(&data->stamp)};
+    }
     announce(channel->epics);
     pthread_mutex_unlock(&channel->epics->mutex);
 }
@@ -153,8 +193,9 @@ static void set_environment(const char *ca_address)
 {
     setenv("EPICS_CA_AUTO_ADDR_LIST", "NO", 1);
     setenv("EPICS_CA_ADDR_LIST", ca_address, 1);
-    setenv("EPICS_CA_CONN_TMO", "5", 1);           /* s; a silent server is declared lost after about twice that */
-    setenv("EPICS_CA_MAX_SEARCH_PERIOD", "60", 1); /* s; the least libca accepts */
+    setenv("EPICS_CA_MAX_ARRAY_BYTES", "200000", 1); /* twice a spectrum; heeded by libraries before 7 */
+    setenv("EPICS_CA_CONN_TMO", "5", 1);             /* s; a silent server is declared lost after about twice that */
+    setenv("EPICS_CA_MAX_SEARCH_PERIOD", "60", 1);   /* s; the least libca accepts */
 }
 
 int epics_open(struct epics **ret_epics, const char *ca_address, struct err *err)
@@ -192,16 +233,21 @@ void epics_close(struct epics *epics)
     for (int i = 0; i < epics->n_channels; i++)
         ca_clear_channel(epics->channels[i].id);
     ca_context_destroy(); /* waits for callbacks that are running */
+    for (int i = 0; i < epics->n_channels; i++)
+        free(epics->channels[i].reals);
     pthread_cond_destroy(&epics->arrived);
     pthread_mutex_destroy(&epics->mutex);
     free(epics);
 }
 
-int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, const char *name, struct err *err)
+static int channel_open(struct epics_channel **ret_channel, struct epics *epics, const char *name, bool is_number,
+                        struct err *err)
 {
     attach(epics);
     for (int i = 0; i < epics->n_channels; i++)
         if (strcmp(epics->channels[i].name, name) == 0) {
+            if (epics->channels[i].is_number != is_number)
+                return err_set(err, ERR_ARG, "channel %s refused: it is asked for twice, as text and as number", name);
             *ret_channel = &epics->channels[i];
             return 0;
         }
@@ -210,7 +256,7 @@ int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, 
     struct epics_channel *channel = &epics->channels[epics->n_channels];
     if (!name[0] || strlen(name) >= sizeof channel->name)
         return err_set(err, ERR_ARG, "channel name \"%s\" refused: 1 to 99 letters", name);
-    *channel = (struct epics_channel){.epics = epics, .value.real = NAN, .outcome = ECA_NORMAL};
+    *channel = (struct epics_channel){.epics = epics, .is_number = is_number, .value.real = NAN, .outcome = ECA_NORMAL};
     snprintf(channel->name, sizeof channel->name, "%s", name);
     int status = ca_create_channel(name, on_connection, channel, CA_PRIORITY_DEFAULT, &channel->id);
     if (status != ECA_NORMAL)
@@ -221,6 +267,17 @@ int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, 
     pthread_mutex_unlock(&epics->mutex);
     *ret_channel = channel;
     return 0;
+}
+
+int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, const char *name, struct err *err)
+{
+    return channel_open(ret_channel, epics, name, false, err);
+}
+
+int epics_channel_open_number(struct epics_channel **ret_channel, struct epics *epics, const char *name,
+                              struct err *err)
+{
+    return channel_open(ret_channel, epics, name, true, err);
 }
 
 const char *epics_channel_name(const struct epics_channel *channel) { return channel->name; }
@@ -250,6 +307,68 @@ bool epics_wait(struct epics *epics, uint64_t *n_seen, int64_t wall_ns_deadline)
     *n_seen = epics->n_arrivals;
     pthread_mutex_unlock(&epics->mutex);
     return has_news;
+}
+
+/* Sends the request. */
+static int fetch_begin(struct epics_channel *channel, struct err *err)
+{
+    struct epics_value value;
+    attach(channel->epics);
+    epics_channel_read(channel, &value);
+    if (!value.is_connected)
+        return err_set(err, ERR_LINK, "%s is not connected; is the IOC running?", channel->name);
+    if (!channel->reals) {
+        channel->reals = calloc(EPICS_ARRAY_MAX, sizeof channel->reals[0]);
+        assert(channel->reals);
+    }
+    pthread_mutex_lock(&channel->epics->mutex);
+    bool was_fetching = channel->is_fetching;
+    channel->is_fetching = true;
+    pthread_mutex_unlock(&channel->epics->mutex);
+    if (was_fetching)
+        return err_set(err, ERR_STATE, "%s has not answered the last request yet", channel->name);
+    int status = ca_array_get_callback(DBR_TIME_DOUBLE, 0, channel->id, on_fetched, channel); /* 0: what is there */
+    ca_flush_io();
+    if (status == ECA_NORMAL)
+        return 0;
+    pthread_mutex_lock(&channel->epics->mutex);
+    channel->is_fetching = false;
+    pthread_mutex_unlock(&channel->epics->mutex);
+    return err_set(err, status == ECA_DISCONN ? ERR_LINK : ERR_REFUSED, "%s cannot be read: %s", channel->name,
+                   ca_message(status));
+}
+
+int epics_channel_fetch(struct epics_channel *channel, double *ret_reals, int n_max, struct epics_value *ret_value,
+                        double timeout_s, struct err *err)
+{
+    uint64_t n_seen = 0;
+    int64_t deadline = clock_wall_ns() + ns_from_s(timeout_s);
+    int code = fetch_begin(channel, err);
+    if (code)
+        return code;
+    for (;;) {
+        bool is_late = !epics_wait(channel->epics, &n_seen, deadline);
+        pthread_mutex_lock(&channel->epics->mutex);
+        bool is_over = !channel->is_fetching;
+        int status = channel->fetch_outcome;
+        long n = channel->n_reals;
+        if (is_over && status == ECA_NORMAL && n <= n_max && n <= EPICS_ARRAY_MAX) {
+            memcpy(ret_reals, channel->reals, (size_t)n * sizeof ret_reals[0]);
+            *ret_value = channel->fetched;
+        }
+        pthread_mutex_unlock(&channel->epics->mutex);
+        if (is_over && status == ECA_DISCONN)
+            return err_set(err, ERR_LINK, "%s: connection lost while it was read", channel->name);
+        if (is_over && status != ECA_NORMAL)
+            return err_set(err, ERR_REFUSED, "%s cannot be read: %s", channel->name, ca_message(status));
+        if (is_over)
+            return n <= n_max && n <= EPICS_ARRAY_MAX
+                       ? (int)n
+                       : err_set(err, ERR_DATA, "%s has %ld values, expected at most %d", channel->name, n,
+                                 n_max < EPICS_ARRAY_MAX ? n_max : EPICS_ARRAY_MAX);
+        if (is_late)
+            return err_set(err, ERR_TIMEOUT, "%s was not told within %g s", channel->name, timeout_s);
+    }
 }
 
 int epics_wait_connected(struct epics *epics, const char *prefix, double timeout_s, struct err *err)
@@ -410,6 +529,16 @@ int epics_channel_send_text(struct epics_channel *channel, const char *text, str
     if (code)
         return code;
     int status = ca_array_put(payload.type, payload.count, channel->id, payload.data);
+    ca_flush_io();
+    return outcome_code(channel, status, err);
+}
+
+int epics_channel_send_real(struct epics_channel *channel, double value, struct err *err)
+{
+    int code = check_channel(channel, err);
+    if (code)
+        return code;
+    int status = ca_array_put(DBR_DOUBLE, 1, channel->id, &value);
     ca_flush_io();
     return outcome_code(channel, status, err);
 }

@@ -20,7 +20,8 @@
 #include "base/err.h"
 
 #define EPICS_TEXT_MAX 256
-#define EPICS_CHANNELS_MAX 64
+#define EPICS_CHANNELS_MAX 96
+#define EPICS_ARRAY_MAX 8192
 
 struct epics;
 struct epics_channel;
@@ -31,11 +32,14 @@ struct epics_value {
     bool is_connected;
     bool is_known; /* a value has come since the channel was last connected */
     enum epics_severity severity;
-    double real;               /* of numbers; NAN for menus and texts */
+    double real;               /* of numbers, of waveforms the first; NAN for menus and texts */
     char text[EPICS_TEXT_MAX]; /* of menus (the choice) and texts; "" for numbers */
     uint32_t n_connects;       /* times the channel has been connected so far */
     uint64_t n_arrivals;
     int64_t arrival_wall_ns;
+    int64_t stamp_ns; /* when the record was processed, by the IOC's clock, since 1990 */
+    int64_t
+        stamp_ns_not_zero; /* of the latest number that was not 0, so that a short pulse leaves its trace; 0: none */
 };
 
 /* `ca_address` is the list of servers, "HOST:PORT ...", asked one by one, without broadcasts. Errors: ERR_STATE (a
@@ -46,9 +50,22 @@ void epics_close(struct epics *epics);
 /* Begins to look for a channel and to follow it; returns at once. The same name gives the same channel. Lives as long
  * as the context. Errors: ERR_FULL, ERR_ARG. */
 int epics_channel_open(struct epics_channel **ret_channel, struct epics *epics, const char *name, struct err *err);
+/* The same, but a menu is followed as the number of its choice. ERR_ARG if it is open as a text already. */
+int epics_channel_open_number(struct epics_channel **ret_channel, struct epics *epics, const char *name,
+                              struct err *err);
 const char *epics_channel_name(const struct epics_channel *channel);
 
 void epics_channel_read(struct epics_channel *channel, struct epics_value *ret_value);
+
+/*
+ * Asks for the numbers of a channel as they are now, and waits for them; what the slot holds may be older, because
+ * nothing arrives while nothing changes.
+ *   ret_reals  [n_max], as many as the record holds now; *ret_value: severity and stamps that belong to them
+ * Returns their count. Errors: ERR_LINK, ERR_TIMEOUT, ERR_STATE (an earlier request is outstanding), ERR_DATA (more
+ * than n_max, or than EPICS_ARRAY_MAX), ERR_REFUSED (no read access, not numbers).
+ */
+int epics_channel_fetch(struct epics_channel *channel, double *ret_reals, int n_max, struct epics_value *ret_value,
+                        double timeout_s, struct err *err);
 
 /*
  * Waits until something arrives (a value, a connection, the end of a put-callback) on any channel after *n_seen, which
@@ -74,5 +91,6 @@ int epics_channel_outcome(struct epics_channel *channel, struct err *err); /* of
 
 /* Plain put without callback: for an abort, while a put-callback is outstanding. Errors: ERR_LINK, ERR_REFUSED. */
 int epics_channel_send_text(struct epics_channel *channel, const char *text, struct err *err);
+int epics_channel_send_real(struct epics_channel *channel, double value, struct err *err);
 
 #endif

@@ -57,6 +57,33 @@ bool ocean_unpack_constant(const uint8_t *text, double *ret_value)
     return true;
 }
 
+#define BAUD_CODES_MAX 8
+
+static const int baud_tables[OCEAN_BAUD_TABLE_COUNT][BAUD_CODES_MAX] = {
+    [OCEAN_BAUD_SAD500] = {2400, 4800, 9600, 19200, 38400, 57600, 115200, -1},
+    [OCEAN_BAUD_USB2000] = {115200, 38400, 19200, 9600, 4800, 2400, 1200, 600}};
+
+int ocean_baud_code(enum ocean_baud_table table, int baud)
+{
+    for (int code = 0; code < BAUD_CODES_MAX; code++)
+        if (baud > 0 && baud_tables[table][code] == baud)
+            return code;
+    return -1;
+}
+
+int ocean_baud_rate(enum ocean_baud_table table, int code)
+{
+    return code >= 0 && code < BAUD_CODES_MAX ? baud_tables[table][code] : -1;
+}
+
+enum ocean_baud_table ocean_baud_find_table(int baud, int code)
+{
+    int table = 0;
+    while (table < OCEAN_BAUD_TABLE_COUNT && (code < 0 || ocean_baud_code((enum ocean_baud_table)table, baud) != code))
+        table++;
+    return (enum ocean_baud_table)table;
+}
+
 void ocean_parser_start(struct ocean_parser *parser, const struct ocean_window *window)
 {
     assert(window->pixel_first >= 0 && window->pixel_last >= window->pixel_first &&

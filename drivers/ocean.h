@@ -8,6 +8,11 @@
  * words), scans accumulated, integration time in ms, baseline (2), pixel mode, the mode's parameters, pixels, checksum
  * (if it was switched on), 0xfffd. The checksum is the sum of the pixels' words, modulo 65536. Compression is never
  * used. A constant (`?x`) is answered by ACK and 15 characters of text, or fewer and a line end.
+ *
+ * On RS-232 (8N1) a device speaks at 9600 baud after power-up. `K code` changes the rate in three steps: ACK at the old
+ * rate; more than 50 ms later the same command at the new one; ACK there, or the device falls back. The codes are those
+ * of one of two tables that contradict each other (code 3 is 19200 in one and 9600 in the other), and no manual says
+ * which models have which. But no rate has the same code in both, so that `?K` at a rate that is known tells the table.
  */
 #ifndef DRIVERS_OCEAN_H
 #define DRIVERS_OCEAN_H
@@ -45,6 +50,24 @@ struct ocean_window {
     bool has_checksum;
     int exposure_ms;
 };
+
+#define OCEAN_BAUD_POWER_UP 9600
+#define OCEAN_BAUD_SETTLE_MS 60 /* between the two commands of a change: more than 50 */
+
+enum ocean_baud_table {
+    OCEAN_BAUD_SAD500,  /* 0 to 6: 2400, 4800, 9600, 19200, 38400, 57600, 115200 */
+    OCEAN_BAUD_USB2000, /* 0 to 7: 115200, 38400, 19200, 9600, 4800, 2400, 1200, 600 */
+    OCEAN_BAUD_TABLE_COUNT
+};
+
+/* The code of `K` for a rate; -1 when the table has none. */
+int ocean_baud_code(enum ocean_baud_table table, int baud);
+
+/* The rate of a code; -1 when the table has none. */
+int ocean_baud_rate(enum ocean_baud_table table, int code);
+
+/* The table of a device that calls `baud` by `code`; OCEAN_BAUD_TABLE_COUNT when neither does. */
+enum ocean_baud_table ocean_baud_find_table(int baud, int code);
 
 enum ocean_outcome {
     OCEAN_MORE,     /* feed the next byte */

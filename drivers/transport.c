@@ -227,6 +227,21 @@ int transport_fall_silent(struct transport *transport, int quiet_ms, struct err 
                    transport->name);
 }
 
+int transport_set_baud(struct transport *transport, int baud, struct err *err)
+{
+    if (!transport->port)
+        return err_set(err, ERR_STATE, "%s has no baud rate of its own; set it at the serial server", transport->name);
+    enum sp_return code = sp_set_baudrate(transport->port, baud);
+    if (code == SP_OK)
+        code = sp_flush(transport->port, SP_BUF_BOTH);
+    if (code != SP_OK)
+        return serial_failure(transport, "changing the baud rate", code, err);
+    transport->baud = baud;
+    return 0;
+}
+
+int transport_baud(const struct transport *transport) { return transport->port ? transport->baud : 0; }
+
 int64_t transport_duration_ns(const struct transport *transport, size_t n_bytes)
 {
     /* 8N1: ten bits on the line for eight of data */

@@ -33,6 +33,13 @@ int transport_read_some(struct transport *transport, void *ret_bytes, size_t n_b
  * answers went to the connection before. Errors: ERR_LINK (hang-up; or it does not fall silent). */
 int transport_fall_silent(struct transport *transport, int quiet_ms, struct err *err);
 
+/* The line at another baud rate, at once; what is on its way is lost. Errors: ERR_STATE (TCP: the rate is a matter of
+ * the serial server), ERR_LINK (hang-up, or a rate that the port does not have: then the old one may be lost, too). */
+int transport_set_baud(struct transport *transport, int baud, struct err *err);
+
+/* As the address says, or as it was last set; 0 on TCP. */
+int transport_baud(const struct transport *transport);
+
 /* Wall time that `n_bytes` need on this line at its baud rate; 0 on TCP. */
 int64_t transport_duration_ns(const struct transport *transport, size_t n_bytes);
 

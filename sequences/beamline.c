@@ -13,6 +13,8 @@ enum section { IN_BEAMLINE, IN_MEMBRANE, IN_SPECTROMETER, IN_RUBY, IN_DETECTOR, 
 static const char *const SECTIONS[SECTION_COUNT] = {"beamline", "membrane", "spectrometer", "ruby", "detector", "ring"};
 
 #define SETTLE_S 5.0
+#define LOST_FACTOR 3.0 /* of temperature_k_sigma while the thermometer is lost; and what a room does in a night */
+#define LOST_K_MIN 2.0
 #define COUNT_OF(array) ((int)(sizeof(array) / sizeof(array)[0]))
 #define FIELD(key, unit, required, member, min, max)                                                                   \
     RECORD_FIELD(#key, unit, required, struct beamline, member, min, max)
@@ -39,10 +41,19 @@ static const struct record_field MEMBRANE_FIELDS[] = {
 
 static const struct record_field SPECTROMETER_FIELDS[] = {
     WORD(driver, true, spectrometer.driver),
-    WORD(address, true, spectrometer.address),
+    WORD(address, false, spectrometer.address),
     QUANTITY(exposure, RECORD_S, exposure_s, true, spectrometer.exposure_s, 0.001, 60),
     FIELD(wavelength_nm_min, RECORD_PLAIN, false, spectrometer.wavelength_nm_min, 200, 1100),
     FIELD(wavelength_nm_max, RECORD_PLAIN, false, spectrometer.wavelength_nm_max, 200, 1100),
+    WORD(wavelength_pv, false, spectrometer.wavelength_pv),
+    WORD(counts_pv, false, spectrometer.counts_pv),
+    WORD(exposure_pv, false, spectrometer.exposure_pv),
+    WORD(acquire_pv, false, spectrometer.acquire_pv),
+    WORD(busy_pv, false, spectrometer.busy_pv),
+    FIELD(counts_saturation, RECORD_PLAIN, false, spectrometer.counts_saturation, 100, 1e9),
+    FIELD(wavelength_offset_nm, RECORD_PLAIN, false, spectrometer.wavelength_offset_nm, -2, 2),
+    FIELD(wavelength_slope, RECORD_PLAIN, false, spectrometer.wavelength_slope, -0.01, 0.01),
+    FIELD(fringe_max, RECORD_PLAIN, false, spectrometer.fringe_max, 0, 0.2),
 };
 
 /* R1 of any ruby at rest is near 694.2 nm; a number outside 690 to 698 is a slip of the pen. */
@@ -52,6 +63,8 @@ static const struct record_field RUBY_FIELDS[] = {
     FIELD(temperature_k_zero, RECORD_PLAIN, false, ruby.temperature_k_zero, 4, 1000),
     QUANTITY(temperature, RECORD_K, temperature_k, false, ruby.temperature_k, 4, 1000),
     FIELD(temperature_k_sigma, RECORD_PLAIN, false, ruby.temperature_k_sigma, 0, 100),
+    WORD(temperature_pv, false, ruby.temperature_pv),
+    FIELD(temperature_k_sigma_lost, RECORD_PLAIN, false, ruby.temperature_k_sigma_lost, 0, 100),
     WORD(correction, false, ruby.correction),
     WORD(ruby_access, false, ruby.ruby_access),
     WORD(optics_pv, false, ruby.optics_pv),
@@ -128,19 +141,11 @@ static bool host_is_loopback(const char *host)
     return strcmp(host, "localhost") == 0;
 }
 
-/* "tcp:HOST:PORT" of a driver that there is. */
-static int check_device(const char *file, const char *section, const char *driver, const char *driver_known,
-                        const char *address, struct err *err)
+static int check_detector(const struct beamline_detector *detector, const char *file, struct err *err)
 {
-    char host[96];
-    int port;
-    if (strcmp(driver, driver_known) != 0)
-        return err_set(err, ERR_CONFIG, "%s: %s: unknown driver \"%s\" (known: %s)", file, section, driver,
-                       driver_known);
-    if (address && (strncmp(address, "tcp:", 4) != 0 || !split_host(address + 4, host, sizeof host, &port) || port < 0))
-        return err_set(err, ERR_CONFIG, "%s: %s: address = \"%s\": expected tcp:HOST:PORT, like \"tcp:127.0.0.1:1502\"",
-                       file, section, address);
-    return 0;
+    if (strcmp(detector->driver, "adeiger") == 0)
+        return 0;
+    return err_set(err, ERR_CONFIG, "%s: detector: unknown driver \"%s\" (known: adeiger)", file, detector->driver);
 }
 
 static int refuse_fast_clock(const struct beamline *beamline, const char *file, const char *instrument,
@@ -157,6 +162,20 @@ static bool address_is_serial(const char *address)
     const char *baud = strrchr(address, ':');
     return strncmp(address, "serial:/", 8) == 0 && baud > address + 7 && baud[1] &&
            strspn(baud + 1, "0123456789") == strlen(baud + 1);
+}
+
+/* A TCP port or a serial line. */
+static int check_address(const char *section, const char *address, const char *file, struct err *err)
+{
+    char host[96];
+    int port;
+    bool is_tcp = strncmp(address, "tcp:", 4) == 0 && split_host(address + 4, host, sizeof host, &port) && port > 0;
+    if (is_tcp || address_is_serial(address))
+        return 0;
+    return err_set(err, ERR_CONFIG,
+                   "%s: %s: address = \"%s\": expected tcp:HOST:PORT or serial:/PATH:BAUD, like "
+                   "\"serial:/dev/ttyUSB0:9600\"",
+                   file, section, address);
 }
 
 /* An Alicat cannot be asked what it would do when the bus falls silent, nor what its full scale is. */
@@ -196,16 +215,63 @@ static int check_membrane(const struct beamline_membrane *membrane, const char *
     if (!driver)
         return err_set(err, ERR_CONFIG, "%s: membrane: unknown driver \"%s\" (known: bronkhorst, alicat, pace)", file,
                        membrane->driver);
-    char host[96];
-    int port;
-    bool is_tcp = strncmp(membrane->address, "tcp:", 4) == 0 &&
-                  split_host(membrane->address + 4, host, sizeof host, &port) && port > 0;
-    if (!is_tcp && !address_is_serial(membrane->address))
+    int code = check_address("membrane", membrane->address, file, err);
+    return code ? code : check_alicat(membrane, file, err);
+}
+
+/* An address, or PVs and what the wire does not tell; never both. */
+static int check_spectrometer(const struct beamline_spectrometer *spectrometer, const char *file, struct err *err)
+{
+    bool is_epics = strcmp(spectrometer->driver, "epics-waveforms") == 0;
+    const struct {
+        const char *key;
+        bool is_given;
+    } keys[] = {{"wavelength_pv", spectrometer->wavelength_pv[0]},
+                {"counts_pv", spectrometer->counts_pv[0]},
+                {"exposure_pv", spectrometer->exposure_pv[0]},
+                {"acquire_pv", spectrometer->acquire_pv[0]},
+                {"busy_pv", spectrometer->busy_pv[0]},
+                {"counts_saturation", spectrometer->counts_saturation > 0}};
+    if (!is_epics && strcmp(spectrometer->driver, "ocean-optics") != 0)
         return err_set(err, ERR_CONFIG,
-                       "%s: membrane: address = \"%s\": expected tcp:HOST:PORT or serial:/PATH:BAUD, like "
-                       "\"serial:/dev/ttyUSB0:9600\"",
-                       file, membrane->address);
-    return check_alicat(membrane, file, err);
+                       "%s: spectrometer: unknown driver \"%s\" (known: ocean-optics, epics-waveforms)", file,
+                       spectrometer->driver);
+    for (int i = 0; i < COUNT_OF(keys); i++) {
+        if (is_epics && !keys[i].is_given)
+            return err_set(err, ERR_CONFIG,
+                           "%s: spectrometer: missing key '%s': driver = \"epics-waveforms\" needs wavelength_pv, "
+                           "counts_pv, exposure_pv, acquire_pv, busy_pv and counts_saturation",
+                           file, keys[i].key);
+        if (!is_epics && keys[i].is_given)
+            return err_set(err, ERR_CONFIG, "%s: spectrometer: %s is for driver = \"epics-waveforms\"; leave it out",
+                           file, keys[i].key);
+    }
+    if (is_epics && spectrometer->address[0])
+        return err_set(err, ERR_CONFIG,
+                       "%s: spectrometer: address is for driver = \"ocean-optics\"; PVs are looked for at ca_address; "
+                       "leave it out",
+                       file);
+    if (!(spectrometer->wavelength_nm_min < spectrometer->wavelength_nm_max))
+        return err_set(err, ERR_CONFIG, "%s: spectrometer: wavelength_nm_min %g is not below wavelength_nm_max %g",
+                       file, spectrometer->wavelength_nm_min, spectrometer->wavelength_nm_max);
+    return is_epics ? 0 : check_address("spectrometer", spectrometer->address, file, err);
+}
+
+/* What is not known from the thermometer must not be taken for better known than what is. */
+static int check_temperature(const struct beamline_ruby *ruby, const char *file, struct err *err)
+{
+    if (!ruby->temperature_pv[0] && ruby->temperature_k_sigma_lost >= 0)
+        return err_set(
+            err, ERR_CONFIG,
+            "%s: ruby: temperature_k_sigma_lost is given, but no temperature_pv that could be lost; leave it "
+            "out, or name the thermometer",
+            file);
+    if (ruby->temperature_k_sigma_lost >= 0 && !(ruby->temperature_k_sigma_lost > ruby->temperature_k_sigma))
+        return err_set(err, ERR_CONFIG,
+                       "%s: ruby: temperature_k_sigma_lost %g K refused: expected more than temperature_k_sigma %g K, "
+                       "which is of a thermometer that is believed",
+                       file, ruby->temperature_k_sigma_lost, ruby->temperature_k_sigma);
+    return 0;
 }
 
 /* A fast clock must never meet a real instrument. */
@@ -220,13 +286,14 @@ static int check_clock(const struct beamline *beamline, const char *file, struct
     char host[96];
     int port;
     for (int i = 0; i < COUNT_OF(devices); i++)
-        if (!split_host(devices[i].address + 4, host, sizeof host, &port) || !host_is_loopback(host))
+        if (devices[i].address[0] &&
+            (!split_host(devices[i].address + 4, host, sizeof host, &port) || !host_is_loopback(host)))
             return refuse_fast_clock(beamline, file, devices[i].instrument, devices[i].address, err);
     for (const char *word = beamline->ca_address; *(word += strspn(word, " ")); word += strcspn(word, " ")) {
         char address[sizeof beamline->ca_address];
         snprintf(address, sizeof address, "%.*s", (int)strcspn(word, " "), word);
         if (!split_host(address, host, sizeof host, &port) || !host_is_loopback(host))
-            return refuse_fast_clock(beamline, file, "detector and ring (ca_address)", address, err);
+            return refuse_fast_clock(beamline, file, "IOCs (ca_address)", address, err);
     }
     return 0;
 }
@@ -291,20 +358,17 @@ static int check_beamline(const struct beamline *beamline, const char *file, str
 {
     int code = check_membrane(&beamline->membrane, file, err);
     if (code == 0)
-        code = check_device(file, "spectrometer", beamline->spectrometer.driver, "ocean-optics",
-                            beamline->spectrometer.address, err);
+        code = check_spectrometer(&beamline->spectrometer, file, err);
     if (code == 0)
-        code = check_device(file, "detector", beamline->detector.driver, "adeiger", NULL, err);
+        code = check_detector(&beamline->detector, file, err);
+    if (code == 0)
+        code = check_ruler(&beamline->ruby, file, err);
+    if (code == 0)
+        code = check_temperature(&beamline->ruby, file, err);
+    if (code == 0)
+        code = check_access(&beamline->ruby, file, err);
     if (code < 0)
         return code;
-    if ((code = check_ruler(&beamline->ruby, file, err)) < 0)
-        return code;
-    code = check_access(&beamline->ruby, file, err);
-    if (code < 0)
-        return code;
-    if (!(beamline->spectrometer.wavelength_nm_min < beamline->spectrometer.wavelength_nm_max))
-        return err_set(err, ERR_CONFIG, "%s: spectrometer: wavelength_nm_min %g is not below wavelength_nm_max %g",
-                       file, beamline->spectrometer.wavelength_nm_min, beamline->spectrometer.wavelength_nm_max);
     if (beamline->ca_address[strspn(beamline->ca_address, " ")] == '\0')
         return err_set(err, ERR_CONFIG, "%s: beamline: ca_address is empty; expected like \"127.0.0.1:5064\"", file);
     return check_clock(beamline, file, err);
@@ -334,6 +398,9 @@ static int build(struct beamline *beamline, const struct record_list *list, stru
     int code = check_beamline(beamline, list->file, err);
     if (beamline->ruby.settle_s < 0) /* not given */
         beamline->ruby.settle_s = SETTLE_S;
+    double lost_k = LOST_FACTOR * beamline->ruby.temperature_k_sigma;
+    if (beamline->ruby.temperature_k_sigma_lost < 0) /* not given */
+        beamline->ruby.temperature_k_sigma_lost = lost_k > LOST_K_MIN ? lost_k : LOST_K_MIN;
     return code;
 }
 
@@ -351,6 +418,7 @@ int beamline_read(struct beamline *ret_beamline, const char *text, const char *n
                  .correction = "datchi2007",
                  .temperature_k_zero = 296,
                  .temperature_k_sigma = 1,
+                 .temperature_k_sigma_lost = -1,
                  .ruby_access = "always",
                  .settle_s = -1},
     };

@@ -18,11 +18,25 @@ struct beamline_membrane {
 };
 
 struct beamline_spectrometer {
-    char driver[24];  /* "ocean-optics" */
-    char address[96]; /* "tcp:HOST:PORT" */
+    char driver[24];  /* "ocean-optics" or "epics-waveforms" */
+    char address[96]; /* ocean-optics only: "tcp:HOST:PORT" or "serial:PATH:BAUD" */
     double exposure_s;
     double wavelength_nm_min; /* window of interest, default 690 */
     double wavelength_nm_max; /* default 705 */
+    /* Of the instrument's own axis, by neon lines (isobar ruby --neon); default 0 and 0: true wavelength = axis +
+     * wavelength_offset_nm + wavelength_slope (axis - 694.25 nm). */
+    double wavelength_offset_nm;
+    double wavelength_slope;
+    /* Amplitude of the fringes that its window or sensor puts on the light, relative; default 0: flat to 0.03 %. Of a
+     * white lamp, or of the anvil without a ruby: half of peak to valley over the mean. */
+    double fringe_max;
+    /* The rest with epics-waveforms only, and then all of it. */
+    char wavelength_pv[64];   /* waveform, nm, ascending */
+    char counts_pv[64];       /* waveform of the same length */
+    char exposure_pv[64];     /* s */
+    char acquire_pv[64];      /* told 1 for one spectrum */
+    char busy_pv[64];         /* not 0 while it is taken */
+    double counts_saturation; /* of the sensor: the wire does not tell */
 };
 
 struct beamline_ruby {
@@ -31,8 +45,11 @@ struct beamline_ruby {
     double temperature_k_zero;  /* default 296 */
     double temperature_k;       /* temperature of the ruby, stated; default temperature_k_zero */
     double temperature_k_sigma; /* how well it is known; default 1 K, of a room without a thermometer: 0.02 GPa */
-    char correction[24];        /* for the temperature: "datchi2007" (default), "ragan1992", "vos1991" */
-    char ruby_access[16];       /* "always" (default), or "between_scans": the optics stand in the X-ray beam */
+    char temperature_pv[64];    /* of a thermometer at the cell, K; then temperature_k_sigma is the thermometer's */
+    double temperature_k_sigma_lost; /* while the thermometer is not believed; default three times temperature_k_sigma,
+                                        at least 2 K */
+    char correction[24];             /* for the temperature: "datchi2007" (default), "ragan1992", "vos1991" */
+    char ruby_access[16];            /* "always" (default), or "between_scans": the optics stand in the X-ray beam */
     /* The rest with "between_scans" only, and then all four PVs. With "always" nothing would move the optics or the
      * shutter, so that a file which names them is refused. Records that are told are binary, as bo. */
     char optics_pv[64];          /* told "Out" or "In" */

@@ -12,9 +12,19 @@
 
 /* ---- the words of a sequence --------------------------------------------------------------------------------- */
 
-enum constructor { MAKE_CELL, MAKE_PRELOADED, MAKE_LOAD, MAKE_UNLOAD, MAKE_ISOBAR, MAKE_DEFLATE, MAKE_COUNT };
+enum constructor {
+    MAKE_CELL,
+    MAKE_PRELOADED,
+    MAKE_LOAD,
+    MAKE_UNLOAD,
+    MAKE_ISOBAR,
+    MAKE_DEFLATE,
+    MAKE_CALIBRATE_RUBY,
+    MAKE_COUNT
+};
 
-static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell", "preloaded", "load", "unload", "isobar", "deflate"};
+static const char *const CONSTRUCTORS[MAKE_COUNT] = {"cell",   "preloaded", "load",          "unload",
+                                                     "isobar", "deflate",   "calibrate_ruby"};
 
 /* The steps follow the cell in both lists. */
 static enum plan_kind kind_of(enum constructor make) { return (enum plan_kind)(make - MAKE_PRELOADED); }
@@ -63,6 +73,10 @@ static const struct record_field ISOBAR_FIELDS[] = {
     {RECORD_CHOICE_FIELD("drift_correction", struct plan_step, drift_correction, DRIFT_CORRECTIONS)},
 };
 
+static const struct record_field CALIBRATE_RUBY_FIELDS[] = {
+    STEP(readings, RECORD_COUNT, false, n_readings, 5, 200),
+};
+
 static const struct {
     const struct record_field *fields;
     int n_fields;
@@ -72,6 +86,7 @@ static const struct {
     [MAKE_UNLOAD] = {RAMP_FIELDS, COUNT_OF(RAMP_FIELDS)},
     [MAKE_ISOBAR] = {ISOBAR_FIELDS, COUNT_OF(ISOBAR_FIELDS)},
     [MAKE_DEFLATE] = {NULL, 0},
+    [MAKE_CALIBRATE_RUBY] = {CALIBRATE_RUBY_FIELDS, COUNT_OF(CALIBRATE_RUBY_FIELDS)},
 };
 
 const char *plan_kind_name(enum plan_kind kind)
@@ -176,11 +191,18 @@ static int check_step(const struct plan *plan, const struct record_list *list, i
                       const struct plan_step *step, struct err *err)
 {
     const struct plan_step *before = plan->n_steps > 0 ? &plan->steps[plan->n_steps - 1] : NULL;
-    if (!before && step->kind != PLAN_PRELOADED)
+    bool is_calibrated = before && before->kind == PLAN_CALIBRATE_RUBY;
+    if (before && step->kind == PLAN_CALIBRATE_RUBY)
         return record_refuse(list, call, ERR_CONFIG, err,
-                             "expected preloaded { at = \"0.1 GPa\" } first: the pressure screwed in by hand");
-    if (before && step->kind == PLAN_PRELOADED)
-        return record_refuse(list, call, ERR_CONFIG, err, "only the first step can be preloaded");
+                             "only the first step can be calibrate_ruby: later no ruby of this cell is free");
+    if ((!before && step->kind != PLAN_PRELOADED && step->kind != PLAN_CALIBRATE_RUBY) ||
+        (is_calibrated && step->kind != PLAN_PRELOADED))
+        return record_refuse(list, call, ERR_CONFIG, err,
+                             "expected preloaded { at = \"0.1 GPa\" } %s: the pressure screwed in by hand",
+                             is_calibrated ? "after calibrate_ruby" : "first");
+    if (before && !is_calibrated && step->kind == PLAN_PRELOADED)
+        return record_refuse(list, call, ERR_CONFIG, err,
+                             "only the first step, or the one after calibrate_ruby, can be preloaded");
     if (!(step->pressure_gpa_target <= plan->cell.pressure_gpa_max))
         return record_refuse(list, call, ERR_LIMIT, err,
                              "%g GPa refused: above the cell's pressure_gpa_max of %g GPa; lower the target",
@@ -206,6 +228,8 @@ static int add_step(struct plan *plan, const struct record_list *list, int32_t c
         step.frame_time_s = 0.1;
         step.n_scans = 1;
     }
+    if (step.kind == PLAN_CALIBRATE_RUBY)
+        step.n_readings = 20;
     if ((step.kind == PLAN_ISOBAR || step.kind == PLAN_DEFLATE) && plan->n_steps > 0)
         step.pressure_gpa_target = plan->steps[plan->n_steps - 1].pressure_gpa_target;
     int code = record_read(list, call, FIELDS[make].fields, FIELDS[make].n_fields, &step, err);
@@ -277,6 +301,8 @@ static void print_step(FILE *stream, int32_t step_index, const struct plan_step 
                 " duration_s=%.17g n_scans=%d n_frames=%d frame_time_s=%.17g drift_gpa_max=%.17g drift_correction=%s",
                 step->duration_s, step->n_scans, step->n_frames, step->frame_time_s, step->drift_gpa_max,
                 DRIFT_CORRECTIONS[step->drift_correction]);
+    if (step->kind == PLAN_CALIBRATE_RUBY)
+        fprintf(stream, " n_readings=%d", step->n_readings);
     fprintf(stream, "\n");
 }
 
@@ -366,6 +392,10 @@ int plan_load(struct plan *ret_plan, const char *path, struct err *err)
 /* The same for a deflated cell, and the hands that empty the membrane and lock the cell. */
 #define DEFLATE_S_MIN 10.0
 #define DEFLATE_S_MAX 1800.0
+/* Between two readings; and the hands that close the cell and preload it after the calibration. */
+#define CALIBRATE_READING_S_MIN 3.0
+#define CALIBRATE_READING_S_MAX 6.0
+#define CLOSE_S_MAX 3600.0
 
 void plan_estimate_step(const struct plan *plan, int32_t step_index, double *ret_s_min, double *ret_s_max)
 {
@@ -376,6 +406,9 @@ void plan_estimate_step(const struct plan *plan, int32_t step_index, double *ret
     if (step->kind == PLAN_ISOBAR) {
         *ret_s_min = step->duration_s;
         *ret_s_max = step->duration_s * 1.1;
+    } else if (step->kind == PLAN_CALIBRATE_RUBY) {
+        *ret_s_min = step->n_readings * CALIBRATE_READING_S_MIN;
+        *ret_s_max = step->n_readings * CALIBRATE_READING_S_MAX + CLOSE_S_MAX;
     } else if (step->kind == PLAN_DEFLATE) {
         *ret_s_min = DEFLATE_S_MIN;
         *ret_s_max = DEFLATE_S_MAX;

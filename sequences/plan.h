@@ -21,6 +21,7 @@ enum plan_kind {
     PLAN_UNLOAD,
     PLAN_ISOBAR,
     PLAN_DEFLATE, /* the membrane is emptied and the cell locked, by hand: measured, not driven; no change follows */
+    PLAN_CALIBRATE_RUBY, /* a free ruby is read, and lambda0 taken from it: first of all, before `preloaded` */
     PLAN_KIND_COUNT
 };
 
@@ -57,6 +58,7 @@ struct plan_step {
     double drift_gpa_max;       /* isobar; default 0.12 */
     int32_t back_off;           /* load, unload: enum plan_back_off; default calibrate */
     int32_t drift_correction;   /* isobar: enum plan_drift_correction; default none */
+    int32_t n_readings;         /* calibrate_ruby; default 20 */
 };
 
 struct plan {

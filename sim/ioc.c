@@ -43,6 +43,7 @@
 
 #include "sim/detector.h"
 #include "sim/ruby_stand.h"
+#include "sim/spectrograph.h"
 
 #define JOBS_MAX 64
 #define DATABASE_BYTES 65536
@@ -71,6 +72,7 @@ static struct {
     struct parameter_table *table;
     struct detector *detector;
     struct ruby_stand *ruby_stand;
+    struct spectrograph *spectrograph;
     epicsMessageQueueId jobs;
     IOSCANPVT scans[PARAMETER_COUNT];
     struct binding *outputs[PARAMETER_COUNT]; /* those that follow their parameter */
@@ -173,7 +175,11 @@ static struct binding *binding_make_output(dbCommon *record, const DBLINK *link,
 
 static long read_ai(aiRecord *record)
 {
-    record->val = bound_number((dbCommon *)record);
+    double number = bound_number((dbCommon *)record);
+    if (isnan(number)) /* the instrument behind it does not know */
+        recGblSetSevr(record, READ_ALARM, INVALID_ALARM);
+    else
+        record->val = number;
     record->udf = FALSE;
     return 2; /* no conversion */
 }
@@ -216,6 +222,17 @@ static long read_waveform(waveformRecord *record)
     return 0;
 }
 
+static long read_reals(waveformRecord *record)
+{
+    int n = spectrograph_read(ioc.spectrograph, ((struct binding *)record->dpvt)->parameter, record->bptr,
+                              (int)record->nelm);
+    if (n < 0)
+        recGblSetSevr(record, READ_ALARM, INVALID_ALARM);
+    else
+        record->nord = (epicsUInt32)n;
+    return 0;
+}
+
 INPUT_INIT(ai)
 INPUT_INIT(longin)
 INPUT_INIT(bi)
@@ -228,6 +245,7 @@ DEVICE_SUPPORT(bidset, devEigerBi, init_bi, read_bi);
 DEVICE_SUPPORT(mbbidset, devEigerMbbi, init_mbbi, read_mbbi);
 DEVICE_SUPPORT(stringindset, devEigerStringin, init_stringin, read_stringin);
 DEVICE_SUPPORT(wfdset, devEigerTextIn, init_waveform, read_waveform);
+DEVICE_SUPPORT(wfdset, devEigerReals, init_waveform, read_reals);
 
 /* ---- device support: outputs --------------------------------------------------------------------------------- */
 
@@ -331,7 +349,10 @@ static void parameter_changed(void *context, enum parameter parameter)
     (void)context;
     if (!atomic_load(&ioc.is_running))
         return;
-    scanIoRequest(ioc.scans[parameter]);
+    if (parameter >= PARAMETER_SPECTRUM_WAVELENGTH && parameter <= PARAMETER_SPECTRUM_BUSY)
+        scanIoImmediate(ioc.scans[parameter], priorityLow); /* in order: a busy flag that rises and falls must show */
+    else
+        scanIoRequest(ioc.scans[parameter]);
     if (ioc.outputs[parameter])
         callbackRequest(&ioc.outputs[parameter]->follow);
 }
@@ -345,8 +366,11 @@ static void *port_main(void *context)
         if (!job.binding)
             return NULL;
         enum parameter parameter = job.binding->parameter;
-        job.binding->is_refused = !ruby_stand_write(ioc.ruby_stand, parameter, job.number) &&
-                                  detector_write(ioc.detector, parameter, job.number, job.text) < 0;
+        bool *is_refused = &job.binding->is_refused;
+        *is_refused = false;
+        if (!ruby_stand_write(ioc.ruby_stand, parameter, job.number) &&
+            !spectrograph_write(ioc.spectrograph, parameter, job.number, is_refused))
+            *is_refused = detector_write(ioc.detector, parameter, job.number, job.text) < 0;
         callbackRequestProcessCallback(&job.binding->complete, priorityMedium, job.binding->record);
     }
 }
@@ -364,7 +388,8 @@ static const char device_definitions[] = "device(ai, INST_IO, devEigerAi, \"eige
                                          "device(mbbo, INST_IO, devEigerMbbo, \"eiger\")\n"
                                          "device(stringin, INST_IO, devEigerStringin, \"eiger\")\n"
                                          "device(waveform, INST_IO, devEigerTextIn, \"eiger\")\n"
-                                         "device(waveform, INST_IO, devEigerTextOut, \"eiger write\")\n";
+                                         "device(waveform, INST_IO, devEigerTextOut, \"eiger write\")\n"
+                                         "device(waveform, INST_IO, devEigerReals, \"eiger reals\")\n";
 
 static void write_choices(FILE *db, enum parameter parameter, int n_choices)
 {
@@ -386,8 +411,12 @@ static void write_choices(FILE *db, enum parameter parameter, int n_choices)
 static void write_record(FILE *db, enum parameter parameter, const char *name, bool is_output, const char *device,
                          const char *more)
 {
-    static const char *const types[PARAMETER_KIND_COUNT][2] = {
-        {"ai", "ao"}, {"longin", "longout"}, {"mbbi", "mbbo"}, {"stringin", "stringout"}, {"waveform", "waveform"}};
+    static const char *const types[PARAMETER_KIND_COUNT][2] = {{"ai", "ao"},
+                                                               {"longin", "longout"},
+                                                               {"mbbi", "mbbo"},
+                                                               {"stringin", "stringout"},
+                                                               {"waveform", "waveform"},
+                                                               {"waveform", "waveform"}};
     const struct parameter_law *law = &parameter_laws[parameter];
     int n_choices = law->kind == PARAMETER_MENU ? parameter_choice_count(parameter) : 0;
     const char *type = n_choices == 2 ? (is_output ? "bo" : "bi") : types[law->kind][is_output];
@@ -398,6 +427,9 @@ static void write_record(FILE *db, enum parameter parameter, const char *name, b
         fprintf(db, " field(SCAN, \"I/O Intr\") field(PINI, \"YES\")");
     if (is_text)
         fprintf(db, " field(FTVL, \"CHAR\") field(NELM, \"%d\")", PARAMETER_TEXT_MAX);
+    if (law->kind == PARAMETER_ARRAY)
+        fprintf(db, " field(FTVL, \"DOUBLE\") field(NELM, \"%d\") field(EGU, \"%s\")", SPECTROGRAPH_PIXELS,
+                law->detail);
     if (law->kind == PARAMETER_REAL)
         fprintf(db, " field(PREC, \"3\") field(EGU, \"%s\")", law->detail);
     write_choices(db, parameter, n_choices);
@@ -434,6 +466,12 @@ static void write_database(FILE *db, const struct ioc_settings *settings)
         snprintf(name, sizeof name, "%s%s", settings->ruby_prefix, parameter_laws[p].name);
         write_record(db, p, name, !is_readback, "eiger", "");
     }
+    for (enum parameter p = PARAMETER_SPECTRUM_WAVELENGTH; p <= PARAMETER_SPECTRUM_BUSY; p++) {
+        bool is_output = p == PARAMETER_SPECTRUM_EXPOSURE || p == PARAMETER_SPECTRUM_ACQUIRE;
+        snprintf(name, sizeof name, "%s%s", settings->spectrum_prefix, parameter_laws[p].name);
+        write_record(db, p, name, is_output, parameter_laws[p].kind == PARAMETER_ARRAY ? "eiger reals" : "eiger", "");
+    }
+    write_record(db, PARAMETER_CELL_TEMPERATURE, settings->temperature_pv, false, "eiger", "");
 }
 
 /* EPICS base keeps its record definitions beside its libraries: <lib>/../dbd, or <lib>/../../dbd in a built tree. */
@@ -521,6 +559,8 @@ void ioc_settings_default(struct ioc_settings *ret_settings)
     *ret_settings = (struct ioc_settings){.prefix = "ISB:cam1:",
                                           .ring_pv = "ISB:RING:Current",
                                           .ruby_prefix = "ISB:RUBY:",
+                                          .spectrum_prefix = "ISB:SPEC:",
+                                          .temperature_pv = "ISB:CELL:Temperature",
                                           .width = 256,
                                           .height = 256,
                                           .photons_per_pixel = 0.02,
@@ -552,6 +592,7 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
                                        .amplitude = settings->amplitude,
                                        .ring_current_ma_nominal = settings->ring_current_ma_nominal};
     ioc.ruby_stand = ruby_stand_start(ioc.table, world, clock);
+    ioc.spectrograph = spectrograph_start(ioc.table, world, clock);
     code = detector_start(&ioc.detector, ioc.table, world, clock, &optics, err);
     if (code == 0)
         code = load_database(settings, err);
@@ -559,6 +600,7 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
         code = err_set(err, ERR_SYSTEM, "the IOC does not start");
     if (code) {
         detector_stop(ioc.detector);
+        spectrograph_stop(ioc.spectrograph);
         ruby_stand_stop(ioc.ruby_stand);
         return code;
     }
@@ -573,6 +615,7 @@ int ioc_run(struct world *world, struct clock *clock, const struct ioc_settings 
     epicsMessageQueueSend(ioc.jobs, &(struct job){0}, sizeof(struct job));
     pthread_join(port, NULL);
     detector_stop(ioc.detector);
+    spectrograph_stop(ioc.spectrograph);
     ruby_stand_stop(ioc.ruby_stand);
     return 0;
 }

@@ -1,6 +1,6 @@
 /*
- * The EPICS IOC of the simulated detector, the ring current and the ruby's stand: real records and a real Channel
- * Access server, in this process.
+ * The EPICS IOC of the simulated detector, the ring current, the ruby's stand, a spectrograph and the
+ * cell's thermometer: real records and a real Channel Access server, in this process.
  *
  * Device support on EPICS base: every parameter of sim/parameter.h has its records; inputs are scanned by I/O Intr when
  * the detector changes them; a put to an output is queued to one port thread, which passes it to the detector and then
@@ -22,6 +22,8 @@ struct ioc_settings {
     char prefix[32];                /* of the detector's records */
     char ring_pv[64];               /* name of the ring current */
     char ruby_prefix[32];           /* of the records of the ruby's stand (sim/ruby_stand.h) */
+    char spectrum_prefix[32];       /* of the spectrograph's records (sim/spectrograph.h) */
+    char temperature_pv[64];        /* name of the cell's temperature, K */
     int port;                       /* Channel Access, TCP and UDP */
     int width, height;              /* image, pixels */
     double photons_per_pixel;       /* mean per frame at ring_current_ma_nominal */
@@ -29,8 +31,8 @@ struct ioc_settings {
     double ring_current_ma_nominal; /* the ring's current right after top-up */
 };
 
-/* "ISB:cam1:", "ISB:RING:Current", "ISB:RUBY:", 256 x 256 pixels, 0.02 photons, amplitude 0.3 (contrast 0.079), 200 mA;
- * no port. */
+/* "ISB:cam1:", "ISB:RING:Current", "ISB:RUBY:", "ISB:SPEC:", "ISB:CELL:Temperature", 256 x 256 pixels, 0.02 photons,
+ * amplitude 0.3 (contrast 0.079), 200 mA; no port. */
 void ioc_settings_default(struct ioc_settings *ret_settings);
 
 /* Serves until SIGTERM or SIGINT, then ends a running series and returns 0. Call it before other threads exist: it

@@ -2,28 +2,35 @@
  * isobar-sim: the simulated beamline on the real wires, and the hands of the person who stands at it.
  *
  * beamline --dir DIR --seed N [--ruby-access always|between_scans]: everything: the world in this process, one child
- * per wire, and DIR/beamline.lua. With between_scans the ruby's optics stand in the X-ray beam when they are in;
+ * per wire, and DIR/beamline.lua, which takes the spectrometer on its own wire (--spectrometer ocean) or that of the
+ * IOC (epics). With between_scans the ruby's optics stand in the X-ray beam when they are in;
  * otherwise beside it, and in place all night. The stand's records are served either way.
  *
  * world --dir DIR --seed N: the world only: clock, physics, truth.
  *
  * membrane, spectrometer or ioc --dir DIR --port N: one wire, of the world in DIR. The membrane controller is an
- * EL-PRESS
- * (--membrane bronkhorst), an Alicat (alicat) or a PACE5000 (pace); instead of the port, --line PATH makes it a serial
- * line at PATH. `beamline` takes --membrane, too.
+ * EL-PRESS (--membrane bronkhorst), an Alicat (alicat) or a PACE5000 (pace); `beamline` takes --membrane, too. Instead
+ * of the port, --line PATH makes a membrane controller or a spectrometer a serial line at PATH.
  *
- * fault --dir DIR none, off, stuck, garbage, wrong, slow, delayed or intermittent: what is wrong with the membrane
- * controller of the running world in DIR from now on (sim/wire.h).
+ * fault --dir DIR [membrane, spectrometer or thermometer] none, off, stuck, garbage, wrong, slow, delayed or
+ * intermittent: what is wrong with the membrane controller (or that) of the running world in DIR from now on
+ * (sim/wire.h, sim/spectrograph.h, sim/ruby_stand.h).
  *
- * hands --dir DIR deflate, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the cell's
- * screws so that they carry the load; `unlock` loosens them; `deflate` locks the cell and then empties the membrane at
- * the controller's front panel, in a person's time, and ends when it is empty.
+ * beamline --cell open: the cell is open and its ruby free, and beamline.lua states a lambda0 that is off by up to
+ * 0.012 nm, drawn from the seed: that of another day.
  *
- * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children.
+ * hands --dir DIR deflate, preload, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the
+ * cell's screws so that they carry the load; `unlock` loosens them; `preload` closes an open cell and screws it to 0.1
+ * GPa; `deflate` locks the cell and then empties the membrane at the controller's front panel, in a person's time, and
+ * ends when it is empty.
+ *
+ * A child that dies is started again after 3 s, as a service manager would. DIR/servers names the children. A wire ends
+ * by itself when its world has ended.
  */
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,9 +49,11 @@
 #include "sim/plant.h"
 #include "sim/ruby_stand.h"
 #include "sim/spectrometer_server.h"
+#include "sim/spectrum.h"
 #include "sim/world.h"
 
 #define STEP_NS (NS_PER_S / 2)
+#define WORLD_LOST_NS (5 * NS_PER_S) /* of wall time without a keeper; a loaded machine is not late by that */
 #define TRUTH_EVERY_STEPS 20
 #define PRESSURE_GPA_PRELOADED 0.1
 #define SPEED_MAX 2000.0
@@ -54,6 +63,8 @@
 #define PREFIX "ISB:cam1:"
 #define RING_PV "ISB:RING:Current"
 #define RUBY_PREFIX "ISB:RUBY:"
+#define SPECTRUM_PREFIX "ISB:SPEC:"
+#define TEMPERATURE_PV "ISB:CELL:Temperature"
 
 enum wire { WIRE_MEMBRANE, WIRE_SPECTROMETER, WIRE_IOC, WIRE_COUNT };
 
@@ -64,9 +75,11 @@ struct options {
     uint64_t seed;
     int port;
     double speed_max;
-    const char *membrane;    /* model of the membrane controller, as the beamline file calls its driver */
-    const char *line;        /* serial line of the membrane controller; NULL: TCP */
-    const char *ruby_access; /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
+    const char *membrane;     /* model of the membrane controller, as the beamline file calls its driver */
+    const char *spectrometer; /* "ocean": on a wire of its own; "epics": two waveforms of the IOC */
+    const char *line;         /* serial line of the instrument; NULL: TCP */
+    bool is_open;             /* the cell: nothing presses on the ruby */
+    const char *ruby_access;  /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
 };
 
 struct server {
@@ -119,7 +132,9 @@ static void step_physics(struct world *world, struct physics *physics)
                                       .output_on = state.output_on,
                                       .is_locked = state.is_locked};
     plant_step(&physics->plant, s_from_ns(STEP_NS), &input);
-    double pressure_gpa = plant_pressure_gpa(&physics->plant);
+    physics->plant.load_bar = fmax(physics->plant.load_bar, state.screwed_gpa / physics->plant.law.gpa_per_bar);
+    bool is_open = physics->plant.load_bar <= 0.0; /* no slip and no expansion where nothing is pressed */
+    double pressure_gpa = is_open ? 0.0 : plant_pressure_gpa(&physics->plant);
     if (pressure_gpa > physics->pressure_gpa_peak)
         physics->pressure_gpa_peak = pressure_gpa;
     physics->theta += s_from_ns(STEP_NS) / glass_tau_s(pressure_gpa, physics->pressure_gpa_peak);
@@ -156,9 +171,12 @@ static int world_begin(const struct options *options, struct clock **ret_clock, 
     if (code)
         return code;
     *ret_physics = (struct physics){.pressure_gpa_peak = PRESSURE_GPA_PRELOADED, .t_ns = clock_now_ns(*ret_clock)};
-    plant_init(&ret_physics->plant, options->seed, PRESSURE_GPA_PRELOADED);
+    plant_init(&ret_physics->plant, options->seed, options->is_open ? 0.0 : PRESSURE_GPA_PRELOADED);
     world_command_membrane(*ret_world, 0.0, 4.0 / 60.0, true);
     world_place_ruby(*ret_world, strcmp(options->ruby_access, "between_scans") == 0);
+    char ruby[64];
+    snprintf(ruby, sizeof ruby, "{\"kind\":\"ruby\",\"lambda0_nm\":%.5f}", spectrum_r1_nm(0.0, 296.0));
+    world_write_truth(*ret_world, ruby);
     step_physics(*ret_world, ret_physics);
     return 0;
 }
@@ -192,6 +210,39 @@ static int run_world(const struct options *options)
 
 /* ---- the wires ----------------------------------------------------------------------------------------------- */
 
+struct watch {
+    const struct clock *clock;
+    pthread_t thread; /* that serves */
+};
+
+/* An instrument whose world has ended has nothing to show. It ends as if it were told to, whoever started it. */
+static void *watch_world(void *context)
+{
+    const struct watch *watch = context;
+    int64_t alive_wall_ns = clock_wall_ns();
+    while (clock_wall_ns() - alive_wall_ns < WORLD_LOST_NS) {
+        if (clock_is_alive(watch->clock))
+            alive_wall_ns = clock_wall_ns();
+        nanosleep(&(struct timespec){.tv_nsec = 200 * NS_PER_MS}, NULL);
+    }
+    fputs("isobar-sim: the simulated world has ended, and this instrument with it\n", stderr);
+    pthread_kill(watch->thread, SIGTERM);
+    return NULL;
+}
+
+static void start_watch(const struct clock *clock)
+{
+    static struct watch watch;
+    pthread_t thread;
+    sigset_t all, before;
+    watch = (struct watch){.clock = clock, .thread = pthread_self()};
+    sigfillset(&all); /* the signals are for the thread that serves */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_create(&thread, NULL, watch_world, &watch);
+    pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static int run_wire(enum wire wire, const struct options *options)
 {
     struct err err = {0};
@@ -208,6 +259,7 @@ static int run_wire(enum wire wire, const struct options *options)
         code = world_open(&world, options->directory, &err);
     if (code)
         return fail(&err);
+    start_watch(clock);
     struct ioc_settings settings;
     switch (wire) {
     case WIRE_MEMBRANE:
@@ -215,7 +267,7 @@ static int run_wire(enum wire wire, const struct options *options)
                                                       : membrane_server_run(world, options->membrane, address, &err);
         break;
     case WIRE_SPECTROMETER:
-        code = spectrometer_server_run(world, clock, address, &err);
+        code = spectrometer_server_run(world, clock, address, OCEAN_BAUD_USB2000, &err);
         break;
     case WIRE_IOC:
         ioc_settings_default(&settings);
@@ -223,6 +275,8 @@ static int run_wire(enum wire wire, const struct options *options)
         snprintf(settings.prefix, sizeof settings.prefix, "%s", PREFIX);
         snprintf(settings.ring_pv, sizeof settings.ring_pv, "%s", RING_PV);
         snprintf(settings.ruby_prefix, sizeof settings.ruby_prefix, "%s", RUBY_PREFIX);
+        snprintf(settings.spectrum_prefix, sizeof settings.spectrum_prefix, "%s", SPECTRUM_PREFIX);
+        snprintf(settings.temperature_pv, sizeof settings.temperature_pv, "%s", TEMPERATURE_PV);
         code = ioc_run(world, clock, &settings, &err);
         break;
     case WIRE_COUNT:
@@ -273,6 +327,13 @@ static void write_servers(const struct options *options, const struct server *se
     rename(temporary, path);
 }
 
+/* What a person has written down of the ruby: the truth, or, before a calibration, nearly. */
+static double stated_lambda0_nm(const struct options *options)
+{
+    struct random random = {.state = options->seed ^ UINT64_C(0x6c616d626461)};
+    return spectrum_r1_nm(0.0, 296.0) + (options->is_open ? 0.024 * (random_uniform(&random) - 0.5) : 0.0);
+}
+
 static int write_beamline(const struct options *options, const struct server *servers, struct err *err)
 {
     static const char access_keys[] =
@@ -280,7 +341,16 @@ static int write_beamline(const struct options *options, const struct server *se
         "       ruby_access = \"between_scans\", settle_s = 5,\n"
         "       optics_pv = \"" RUBY_PREFIX "Optics\", optics_readback_pv = \"" RUBY_PREFIX "OpticsReadback\",\n"
         "       laser_pv = \"" RUBY_PREFIX "Laser\", laser_readback_pv = \"" RUBY_PREFIX "LaserReadback\"";
-    char path[4096];
+    static const char epics_keys[] =
+        "driver = \"epics-waveforms\", exposure = \"0.5 s\", counts_saturation = 65535,\n"
+        "               wavelength_pv = \"" SPECTRUM_PREFIX "Wavelength\", counts_pv = \"" SPECTRUM_PREFIX "Counts\",\n"
+        "               exposure_pv = \"" SPECTRUM_PREFIX "AcquireTime\", acquire_pv = \"" SPECTRUM_PREFIX
+        "Acquire\",\n"
+        "               busy_pv = \"" SPECTRUM_PREFIX "Busy\"";
+    char path[4096], spectrometer[512];
+    snprintf(spectrometer, sizeof spectrometer,
+             "driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\"",
+             servers[WIRE_SPECTROMETER].port);
     snprintf(path, sizeof path, "%s/beamline.lua", options->directory);
     FILE *stream = fopen(path, "w");
     if (!stream)
@@ -290,15 +360,16 @@ static int write_beamline(const struct options *options, const struct server *se
             "beamline { name = \"rehearsal\", clock = \"%s/clock\", ca_address = \"127.0.0.1:%d\" }\n"
             "membrane { driver = \"%s\", address = \"tcp:127.0.0.1:%d\",%s\n"
             "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
-            "spectrometer { driver = \"ocean-optics\", address = \"tcp:127.0.0.1:%d\", exposure = \"0.5 s\" }\n"
-            "ruby { scale = \"ruby2020\", lambda0_nm = 694.25, temperature_k_zero = 296, temperature_k = 296%s }\n"
+            "spectrometer { %s }\n"
+            "ruby { scale = \"ruby2020\", lambda0_nm = %.4f, temperature_k_zero = 296, temperature_k = 296,\n"
+            "       temperature_pv = \"" TEMPERATURE_PV "\", temperature_k_sigma = 0.3%s }\n"
             "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
             "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
             "ring { current_pv = \"%s\", current_ma_min = 20 }\n",
             options->directory, servers[WIRE_IOC].port, options->membrane, servers[WIRE_MEMBRANE].port,
             strcmp(options->membrane, "alicat") == 0 ? " full_scale_bar = 200, watchdog = \"off\"," : "",
-            servers[WIRE_SPECTROMETER].port, strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "",
-            PREFIX, options->directory, RING_PV);
+            strcmp(options->spectrometer, "epics") == 0 ? epics_keys : spectrometer, stated_lambda0_nm(options),
+            strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }
 
@@ -388,6 +459,18 @@ static int hands_deflate(struct clock *clock, struct world *world, struct err *e
     return err_set(err, ERR_STATE, "the simulated world in which the hands worked has ended");
 }
 
+/* Closes the cell and turns its screws a little at a time. */
+static int hands_preload(struct clock *clock, struct world *world, struct err *err)
+{
+    enum { TURNS = 10 };
+    for (int i = 1; i <= TURNS; i++) {
+        if (!hands_wait(clock, SCREWS_S / TURNS))
+            return err_set(err, ERR_STATE, "the simulated world in which the hands worked has ended");
+        world_screw_cell(world, PRESSURE_GPA_PRELOADED * i / TURNS);
+    }
+    return 0;
+}
+
 static int run_hands(const struct options *options, const char *deed)
 {
     struct err err = {0};
@@ -405,6 +488,8 @@ static int run_hands(const struct options *options, const char *deed)
     }
     if (strcmp(deed, "deflate") == 0)
         code = hands_deflate(clock, world, &err);
+    else if (strcmp(deed, "preload") == 0)
+        code = hands_preload(clock, world, &err);
     else
         world_lock_cell(world, strcmp(deed, "lock") == 0);
     world_close(world);
@@ -415,18 +500,22 @@ static int run_hands(const struct options *options, const char *deed)
 /* ---- main ---------------------------------------------------------------------------------------------------- */
 
 /* Sets what is wrong from now on. */
-static int run_fault(const struct options *options, const char *name)
+static int run_fault(const struct options *options, const char *component_name, const char *name)
 {
+    static const char *const components[WORLD_COMPONENT_COUNT] = {"membrane", "spectrometer", "thermometer"};
     struct err err = {0};
     struct world *world;
     enum world_fault fault;
-    if (!world_find_fault(name, &fault)) {
-        fprintf(stderr, "isobar-sim: unknown fault \"%s\"\n", name);
+    int component = 0;
+    while (component < WORLD_COMPONENT_COUNT && strcmp(components[component], component_name) != 0)
+        component++;
+    if (component == WORLD_COMPONENT_COUNT || !world_find_fault(name, &fault)) {
+        fprintf(stderr, "isobar-sim: unknown fault \"%s\" of \"%s\"\n", name, component_name);
         return 2;
     }
     if (world_open(&world, options->directory, &err))
         return fail(&err);
-    world_set_fault(world, fault, FAULT_MS, 1.0);
+    world_set_fault(world, (enum world_component)component, fault, FAULT_MS, 1.0);
     world_close(world);
     return 0;
 }
@@ -434,10 +523,12 @@ static int run_fault(const struct options *options, const char *name)
 static int usage(void)
 {
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
-          "                  [--ruby-access always|between_scans] [--membrane bronkhorst|alicat|pace]\n"
+          "                  [--cell closed|open] [--ruby-access always|between_scans]\n"
+          "                  [--membrane bronkhorst|alicat|pace] [--spectrometer ocean|epics]\n"
           "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N|--line PATH\n"
-          "       isobar-sim fault --dir DIR none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
-          "       isobar-sim hands --dir DIR deflate|lock|unlock\n",
+          "       isobar-sim fault --dir DIR [membrane|spectrometer|thermometer]\n"
+          "                  none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
+          "       isobar-sim hands --dir DIR deflate|preload|lock|unlock\n",
           stderr);
     return 2;
 }
@@ -453,8 +544,10 @@ int main(int argc, char **argv)
         {"dir", required_argument, NULL, 'd'},         {"seed", required_argument, NULL, 's'},
         {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
         {"ruby-access", required_argument, NULL, 'r'}, {"membrane", required_argument, NULL, 'm'},
-        {"line", required_argument, NULL, 'l'},        {0}};
-    struct options options = {.seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst"};
+        {"line", required_argument, NULL, 'l'},        {"spectrometer", required_argument, NULL, 'o'},
+        {"cell", required_argument, NULL, 'c'},        {0}};
+    struct options options = {
+        .seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst", .spectrometer = "ocean"};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
@@ -467,6 +560,10 @@ int main(int argc, char **argv)
             options.line = optarg;
         else if (option == 'm' && is_model(optarg))
             options.membrane = optarg;
+        else if (option == 'o' && (strcmp(optarg, "ocean") == 0 || strcmp(optarg, "epics") == 0))
+            options.spectrometer = optarg;
+        else if (option == 'c' && (strcmp(optarg, "open") == 0 || strcmp(optarg, "closed") == 0))
+            options.is_open = strcmp(optarg, "open") == 0;
         else if (option == 'x')
             options.speed_max = strtod(optarg, NULL);
         else if (option == 'r' && (strcmp(optarg, "always") == 0 || strcmp(optarg, "between_scans") == 0))
@@ -478,16 +575,17 @@ int main(int argc, char **argv)
         return usage();
     const char *part = argv[optind++];
     bool is_hands = strcmp(part, "hands") == 0, is_fault = strcmp(part, "fault") == 0;
-    if (optind + (is_hands || is_fault) != argc)
+    int n_words = is_hands ? 1 : is_fault ? 1 + (argc - optind == 2) : 0;
+    if (optind + n_words != argc)
         return usage();
     const struct sigaction action = {.sa_handler = end};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
     if (is_fault)
-        return run_fault(&options, argv[optind]);
-    static const char *const deeds[] = {"deflate", "lock", "unlock"};
-    for (int i = 0; i < 3 && is_hands; i++)
+        return run_fault(&options, n_words == 2 ? argv[optind] : "membrane", argv[argc - 1]);
+    static const char *const deeds[] = {"deflate", "preload", "lock", "unlock"};
+    for (int i = 0; i < 4 && is_hands; i++)
         if (strcmp(argv[optind], deeds[i]) == 0)
             return run_hands(&options, deeds[i]);
     if (strcmp(part, "beamline") == 0)

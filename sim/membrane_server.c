@@ -193,7 +193,7 @@ static void refresh(struct controller *controller)
     struct world_state state;
     world_read(controller->world, &state);
     double bar = state.membrane_bar + NOISE_BAR * random_normal(&controller->random);
-    if (state.membrane_fault != WORLD_FAULT_STUCK)
+    if (state.troubles[WORLD_MEMBRANE].fault != WORLD_FAULT_STUCK)
         controller->stuck_bar = NAN;
     else if (isnan(controller->stuck_bar))
         controller->stuck_bar = bar;

@@ -54,12 +54,12 @@ static int confess(struct pace *pace)
 
 static double measured_bar(struct pace *pace, const struct world_state *state)
 {
-    if (state->membrane_fault != WORLD_FAULT_STUCK)
+    if (state->troubles[WORLD_MEMBRANE].fault != WORLD_FAULT_STUCK)
         pace->stuck_bar = NAN;
     else if (!isnan(pace->stuck_bar))
         return pace->stuck_bar;
     double bar = state->membrane_bar + NOISE_BAR * random_normal(&pace->random);
-    if (state->membrane_fault == WORLD_FAULT_STUCK)
+    if (state->troubles[WORLD_MEMBRANE].fault == WORLD_FAULT_STUCK)
         pace->stuck_bar = bar;
     return bar;
 }

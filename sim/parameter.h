@@ -1,7 +1,7 @@
 /*
- * The parameters of the simulated detector, and of the ruby's stand: one line per quantity. The same list makes the
- * EPICS records (sim/ioc.c) and holds the values the detector works with (sim/detector.c), as areaDetector's parameter
- * library does.
+ * The parameters of the simulated detector, of the ruby's stand and of the spectrograph: one line per quantity. The
+ * same list makes the EPICS records (sim/ioc.c) and holds the values the detector works with (sim/detector.c), as
+ * areaDetector's parameter library does.
  *
  * Names, record types, menus and alarm severities are those ADEiger shows to a client (reference: the ADEiger and
  * ADCore databases). Thread-safe; a listener hears of every change after it, outside the lock.
@@ -19,6 +19,7 @@ enum parameter_kind {
     PARAMETER_MENU,    /* bo, bi for two choices; mbbo, mbbi for more */
     PARAMETER_STRING,  /* stringin, 39 letters */
     PARAMETER_TEXT,    /* waveform of 256 CHAR */
+    PARAMETER_ARRAY,   /* waveform of DOUBLE; its number counts the changes, its values are elsewhere */
     PARAMETER_KIND_COUNT
 };
 
@@ -89,7 +90,13 @@ enum parameter_access {
     X(RUBY_OPTICS_READBACK, "OpticsReadback", MENU, INTERNAL, "0", "Out|In|Moving")                                    \
     X(RUBY_LASER, "Laser", MENU, INTERNAL, "0", "Closed|Open")                                                         \
     X(RUBY_LASER_READBACK, "LaserReadback", MENU, INTERNAL, "0", "Closed|Open")                                        \
-    X(RUBY_JAM, "Jam", MENU, INTERNAL, "0", "Free|Jammed")
+    X(RUBY_JAM, "Jam", MENU, INTERNAL, "0", "Free|Jammed")                                                             \
+    X(SPECTRUM_WAVELENGTH, "Wavelength", ARRAY, INTERNAL, "0", "nm")                                                   \
+    X(SPECTRUM_COUNTS, "Counts", ARRAY, INTERNAL, "0", "count")                                                        \
+    X(SPECTRUM_EXPOSURE, "AcquireTime", REAL, INTERNAL, "0.1", "s")                                                    \
+    X(SPECTRUM_ACQUIRE, "Acquire", MENU, INTERNAL, "0", "Done|Acquire")                                                \
+    X(SPECTRUM_BUSY, "Busy", MENU, INTERNAL, "0", "Done|Acquiring:MINOR")                                              \
+    X(CELL_TEMPERATURE, "", REAL, INTERNAL, "296", "K")
 
 enum parameter {
 #define X(id, name, kind, access, value, choices) PARAMETER_##id,

@@ -3,6 +3,11 @@
  * seconds to move, and can jam, and a shutter. The stage and the shutter themselves are in the world (sim/world.h),
  * which its integrating process moves with ruby_stand_move; this file lets clients tell them and follows them with the
  * readbacks.
+ *
+ * The thermometer at the cell is read here, too: the cell's temperature in hundredths of a kelvin, off by up to 0.2 K,
+ * which is the sensor's own and stays. What can be wrong with it (sim/world.h): off (no value: INVALID), stuck (its
+ * record is not processed any more), garbage (0 to 2000 K), wrong (degrees Celsius), intermittent (three values in ten
+ * INVALID).
  */
 #ifndef SIM_RUBY_STAND_H
 #define SIM_RUBY_STAND_H

@@ -16,6 +16,9 @@
 
 #define CLIENTS_MAX 8
 #define DRIPS 9 /* in the time of a delayed answer */
+#define DRIPS_MAX 36
+#define SEND_MS_MAX 2000 /* until what nobody takes is given up */
+#define SLICE_MS 20      /* between looks at the client and at the signals */
 #define LOST_FRACTION 0.3
 #define CUT_FRACTION 0.1
 
@@ -33,18 +36,23 @@ struct wire {
     struct pollfd fds[2 + CLIENTS_MAX];
     struct client clients[CLIENTS_MAX];
     int n_clients;
+    int asking_fd;                   /* of the client that is being answered */
     uint8_t before[WIRE_ANSWER_MAX]; /* the answer given last */
     size_t n_before;
 };
 
+/* False when nobody takes it. The end of a line is opened so that a write to it does not block. */
 static bool write_all(const struct wire *wire, int fd, const uint8_t *bytes, size_t n_bytes)
 {
     for (size_t done = 0; done < n_bytes;) {
         ssize_t n = wire->slave_fd >= 0 ? write(fd, bytes + done, n_bytes - done)
-                                        : send(fd, bytes + done, n_bytes - done, MSG_NOSIGNAL);
-        if (n <= 0 && errno != EINTR)
+                                        : send(fd, bytes + done, n_bytes - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n <= 0 && errno != EINTR && errno != EAGAIN)
             return false;
         done += n > 0 ? (size_t)n : 0;
+        struct pollfd fds[2] = {{.fd = wire->listener.stop_fd, .events = POLLIN}, {.fd = fd, .events = POLLOUT}};
+        if (done < n_bytes && (poll(fds, 2, SEND_MS_MAX) <= 0 || fds[0].revents))
+            return false;
     }
     return true;
 }
@@ -56,16 +64,45 @@ static bool pass_time(const struct wire *wire, int wall_ms)
     return poll(&stop, 1, wall_ms) <= 0;
 }
 
+bool wire_wait(struct wire *wire, struct clock *clock, int64_t t_ns)
+{
+    struct pollfd fds[2] = {{.fd = wire->listener.stop_fd, .events = POLLIN},
+                            {.fd = wire->asking_fd, .events = wire->slave_fd >= 0 ? 0 : POLLRDHUP}};
+    while (clock_now_ns(clock) < t_ns) {
+        if (poll(fds, 2, 0) > 0)
+            return false;
+        clock_sleep_until(clock, t_ns, SLICE_MS);
+    }
+    return true;
+}
+
+int wire_baud(const struct wire *wire)
+{
+    static const struct {
+        speed_t speed;
+        int baud;
+    } speeds[] = {{B600, 600},     {B1200, 1200},   {B2400, 2400},   {B4800, 4800},    {B9600, 9600},
+                  {B19200, 19200}, {B38400, 38400}, {B57600, 57600}, {B115200, 115200}};
+    struct termios settings;
+    if (wire->slave_fd < 0 || tcgetattr(wire->slave_fd, &settings) != 0)
+        return 0;
+    for (size_t i = 0; i < sizeof speeds / sizeof speeds[0]; i++)
+        if (cfgetospeed(&settings) == speeds[i].speed)
+            return speeds[i].baud;
+    return -1;
+}
+
 /* False when the client is to be dropped. */
 static bool answer(struct wire *wire, int fd, uint8_t *bytes, size_t n_bytes)
 {
     struct world_state state;
     world_read(wire->world, &state);
+    const struct world_trouble *trouble = &state.troubles[wire->service->component];
     uint8_t right[WIRE_ANSWER_MAX];
     size_t n_right = n_bytes;
     memcpy(right, bytes, n_bytes);
-    bool is_spared = state.membrane_fault != WORLD_FAULT_NONE && random_uniform(&wire->random) > state.fault_fraction;
-    switch (is_spared ? WORLD_FAULT_NONE : state.membrane_fault) {
+    bool is_spared = trouble->fault != WORLD_FAULT_NONE && random_uniform(&wire->random) > trouble->fraction;
+    switch (is_spared ? WORLD_FAULT_NONE : trouble->fault) {
     case WORLD_FAULT_OFF:
         return true;
     case WORLD_FAULT_GARBAGE:
@@ -77,13 +114,12 @@ static bool answer(struct wire *wire, int fd, uint8_t *bytes, size_t n_bytes)
         memcpy(bytes, wire->before, n_bytes);
         break;
     case WORLD_FAULT_SLOW:
-        for (size_t i = 0; i < n_bytes; i++)
-            if (!write_all(wire, fd, bytes + i, 1) || !pass_time(wire, state.fault_ms / DRIPS))
+        for (int i = 0; i < DRIPS_MAX && n_bytes > 0; i++, bytes++, n_bytes--)
+            if (!write_all(wire, fd, bytes, 1) || !pass_time(wire, trouble->ms / DRIPS))
                 return false;
-        n_bytes = 0;
         break;
     case WORLD_FAULT_DELAYED:
-        if (!pass_time(wire, state.fault_ms))
+        if (!pass_time(wire, trouble->ms))
             return false;
         break;
     case WORLD_FAULT_INTERMITTENT:
@@ -102,9 +138,10 @@ static bool serve(struct wire *wire, int fd, struct client *client)
 {
     uint8_t bytes[WIRE_ANSWER_MAX];
     size_t n_answer = 0;
+    wire->asking_fd = fd;
     ssize_t n = read(fd, client->bytes + client->n_bytes, sizeof client->bytes - client->n_bytes);
     if (n <= 0)
-        return n < 0 && errno == EINTR;
+        return n < 0 && (errno == EINTR || errno == EAGAIN);
     client->n_bytes += (size_t)n;
     while (client->n_bytes > 0) {
         n_answer = 0;
@@ -163,7 +200,7 @@ static int line_open(struct wire *wire, const char *path, struct err *err)
     char slave[64];
     if (lstat(path, &status) == 0 && S_ISLNK(status.st_mode))
         unlink(path);
-    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || grantpt(fd) != 0 || unlockpt(fd) != 0 || ptsname_r(fd, slave, sizeof slave) != 0 ||
         (wire->slave_fd = open(slave, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 ||
         tcgetattr(wire->slave_fd, &settings) != 0 || symlink(slave, path) != 0)
@@ -191,6 +228,8 @@ int wire_run(const struct wire_service *service, struct world *world, const char
         code = line_open(&wire, address.place, err);
     if (code == 0) {
         wire.random.state = world_seed(world) ^ UINT64_C(0x7769726573);
+        if (service->begin)
+            service->begin(service->self, &wire);
         serve_all(&wire);
     }
     if (wire.slave_fd >= 0) {

@@ -140,12 +140,11 @@ void world_turn_setpoint(struct world *world, double membrane_bar_setpoint)
     unlock(world->page);
 }
 
-void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms, double fault_fraction)
+void world_set_fault(struct world *world, enum world_component component, enum world_fault fault, int ms,
+                     double fraction)
 {
     lock(world->page);
-    world->page->state.membrane_fault = membrane_fault;
-    world->page->state.fault_ms = fault_ms;
-    world->page->state.fault_fraction = fault_fraction;
+    world->page->state.troubles[component] = (struct world_trouble){.fault = fault, .ms = ms, .fraction = fraction};
     unlock(world->page);
 }
 
@@ -168,6 +167,13 @@ void world_lock_cell(struct world *world, bool is_locked)
 {
     lock(world->page);
     world->page->state.is_locked = is_locked;
+    unlock(world->page);
+}
+
+void world_screw_cell(struct world *world, double screwed_gpa)
+{
+    lock(world->page);
+    world->page->state.screwed_gpa = screwed_gpa;
     unlock(world->page);
 }
 

@@ -24,7 +24,8 @@ struct world_ruby {
     bool is_jammed; /* the stage does not move */
 };
 
-/* What is wrong with the membrane controller or its wire (sim/wire.h says what each does). */
+/* What can be wrong with an instrument or its wire. sim/wire.h says what each does there, sim/spectrograph.h and
+ * sim/ruby_stand.h what it does behind an IOC. */
 #define WORLD_FAULT_LIST(X)                                                                                            \
     X(NONE, "none")                                                                                                    \
     X(OFF, "off")                                                                                                      \
@@ -42,6 +43,14 @@ enum world_fault {
         WORLD_FAULT_COUNT
 };
 
+enum world_component { WORLD_MEMBRANE, WORLD_SPECTROMETER, WORLD_THERMOMETER, WORLD_COMPONENT_COUNT };
+
+struct world_trouble {
+    enum world_fault fault;
+    int ms;          /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
+    double fraction; /* of the answers that it befalls */
+};
+
 struct world_state {
     int64_t t_ns;                 /* instant up to which the physics is integrated */
     double pressure_gpa;          /* true sample pressure */
@@ -51,13 +60,12 @@ struct world_state {
     double slew_bar_per_s;        /* slew limit the controller was told */
     bool output_on;               /* valves regulate; false: closed */
     bool is_locked;               /* the cell's screws carry the load */
+    double screwed_gpa;           /* to which a hand has screwed the cell: its load is never below */
     double supply_bar;
     double ring_current_ma;
     struct world_ruby ruby;
-    enum world_fault membrane_fault;
-    int fault_ms;            /* of wall time: a delayed answer's delay; a slow one's bytes come in a ninth of it each */
-    double fault_fraction;   /* of the answers that it befalls */
-    int64_t n_membrane_told; /* commands the membrane controller has taken */
+    struct world_trouble troubles[WORLD_COMPONENT_COUNT];
+    int64_t n_membrane_told;     /* commands the membrane controller has taken */
     int64_t n_membrane_repeated; /* of these, such as changed nothing */
 };
 
@@ -84,11 +92,13 @@ void world_command_membrane(struct world *world, double membrane_bar_setpoint, d
 
 /* Hands at the bench (isobar-sim hands only): the set point at the controller's front panel, and the cell's screws. */
 void world_turn_setpoint(struct world *world, double membrane_bar_setpoint);
-/* What fails from now on at the membrane controller; set while everything runs (isobar-sim fault only). */
-void world_set_fault(struct world *world, enum world_fault membrane_fault, int fault_ms, double fault_fraction);
+/* What fails from now on; set while everything runs (isobar-sim fault only). */
+void world_set_fault(struct world *world, enum world_component component, enum world_fault fault, int ms,
+                     double fraction);
 /* False when `name` is none of the list. */
 bool world_find_fault(const char *name, enum world_fault *ret_fault);
 void world_lock_cell(struct world *world, bool is_locked);
+void world_screw_cell(struct world *world, double screwed_gpa);
 /* Where the ruby's stand is built, and its first state: on the axis out of the way and dark, beside it in place and lit
  * (the integrating process only). */
 void world_place_ruby(struct world *world, bool is_on_axis);

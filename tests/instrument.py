@@ -38,8 +38,8 @@ class Line:
 class Driver:
     """Our driver in a process of its own, told what to do line by line."""
 
-    def __init__(self, driver, address):
-        self.process = subprocess.Popen([PEER, "drive", driver, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def __init__(self, driver, address, program=PEER):
+        self.process = subprocess.Popen([program, "drive", driver, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
         self.first = self.ask()
 

@@ -1,4 +1,5 @@
 """A rehearsal under test: starts it, follows its lines, finds its processes. Not a test itself."""
+import atexit
 import os
 import re
 import signal
@@ -15,8 +16,9 @@ class Rehearsal:
         self.failures = 0
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [os.path.join(build, "bin", "isobar"), "rehearse", sequence, "--dir", self.directory, *options],
+            ["setpriv", "--pdeathsig", "TERM", os.path.join(build, "bin", "isobar"), "rehearse", sequence, "--dir", self.directory, *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        atexit.register(self._leave_nothing)
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self):
@@ -28,6 +30,17 @@ class Rehearsal:
         with self.changed:
             self.lines.append(None)
             self.changed.notify_all()
+
+    def _leave_nothing(self):
+        """A test that fails in the middle must not leave a daemon behind: its end would remove the next one's socket."""
+        for _ in range(2):  # asked twice it ends at once
+            if self.process.poll() is None:
+                self.process.terminate()
+                time.sleep(0.5)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # the simulator and the daemon end with their parent
 
     def wait_line(self, pattern, after=0, wall_s=300):
         """Index just behind the first line that matches, from line `after` on."""

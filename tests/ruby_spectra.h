@@ -23,15 +23,16 @@ enum spectra_kind {
     KIND_ONE_LINE,
     KIND_CURVED,         /* fluorescence of the anvil, up to five times the line */
     KIND_FRINGES,        /* up to 0.5 % of the light */
-    KIND_STRONG_FRINGES, /* 0.5 to 5 %: told, not held to the goal, because they cannot always be seen */
+    KIND_STRONG_FRINGES, /* 0.5 to 5 %: told, not held to the goal, because one spectrum cannot show them */
     KIND_UNRESOLVED,
     KIND_FAINT,
+    KIND_STATED_FRINGES, /* the same 0.5 to 5 %, of a spectrometer that is known to have them */
     KIND_COUNT
 };
 
 static const char *const SPECTRA_NAMES[KIND_COUNT] = {
     "clean",    "other_shape", "strained", "spikes",         "saturated",  "missing", "window",
-    "one_line", "curved",      "fringes",  "strong_fringes", "unresolved", "faint"};
+    "one_line", "curved",      "fringes",  "strong_fringes", "unresolved", "faint",   "stated_fringes"};
 
 /* ---- chance -------------------------------------------------------------------------------------------------- */
 
@@ -140,7 +141,8 @@ static inline void spectra_draw_scene(struct spectra_scene *s, enum spectra_kind
         s->hump_nm_sigma = log_uniform(4, 40) / 2.355;
         s->hump_nm = s->r1_nm + 2 * s->hump_nm_sigma * uniform(-1, 1);
     }
-    if (kind == KIND_FRINGES || kind == KIND_STRONG_FRINGES || (kind == KIND_MISSING && uniform(0, 1) < 0.5)) {
+    if (kind == KIND_FRINGES || kind == KIND_STRONG_FRINGES || kind == KIND_STATED_FRINGES ||
+        (kind == KIND_MISSING && uniform(0, 1) < 0.5)) {
         s->fringe = kind == KIND_FRINGES ? log_uniform(0.0005, 0.005) : log_uniform(0.005, 0.05);
         s->fringe_nm = log_uniform(0.3, 8);
         s->fringe_phase = uniform(0, 6.283185307179586);
@@ -187,6 +189,9 @@ static inline double spectra_saturation(const struct spectra_scene *s)
 {
     return uniform(0, 1) < 0.5 && s->clip_noise == 0 ? fmin(s->clip + 300, ADC_MAX) : ADC_MAX;
 }
+
+/* And of its fringes. */
+static inline double spectra_fringe_max(enum spectra_kind kind) { return kind == KIND_STATED_FRINGES ? 0.05 : 0; }
 
 /* Whether an accepted fit is wrong: by more than five sigma, or at all where there is no doublet. */
 static inline bool spectra_is_wrong(const struct spectra_scene *s, enum spectra_kind kind, double r1_nm,

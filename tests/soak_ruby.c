@@ -45,9 +45,9 @@ static void soak_one(enum spectra_kind kind, struct tally *tally)
     uint64_t seed = chance;
     spectra_draw_scene(&scene, kind);
     int n = spectra_draw(&scene, nm, counts);
-    double saturation = spectra_saturation(&scene);
+    const struct ruby_camera camera = {spectra_saturation(&scene), spectra_fringe_max(kind)};
     tally->n++;
-    if (ruby_fit_spectrum(nm, counts, n, saturation, NULL, &fit, &err)) {
+    if (ruby_fit_spectrum(nm, counts, n, &camera, NULL, &fit, &err)) {
         if (getenv("SOAK_SHOW"))
             fprintf(stderr, "%s refused: %s\n", SPECTRA_NAMES[kind], err.message);
         return;

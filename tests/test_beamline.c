@@ -78,6 +78,7 @@ static void everything_arrives_where_it_belongs(void **state)
     assert_string_equal(beamline.spectrometer.driver, "ocean-optics");
     assert_string_equal(beamline.spectrometer.address, "tcp:localhost:1503");
     assert_true(beamline.spectrometer.exposure_s == 0.5);
+    assert_true(beamline.spectrometer.wavelength_offset_nm == 0 && beamline.spectrometer.wavelength_slope == 0);
     assert_true(beamline.spectrometer.wavelength_nm_min == 690 && beamline.spectrometer.wavelength_nm_max == 705);
     assert_string_equal(beamline.ruby.scale, "ruby2020");
     assert_true(beamline.ruby.lambda0_nm == 694.26 && beamline.ruby.temperature_k_zero == 296 &&
@@ -113,6 +114,24 @@ static void everything_arrives_where_it_belongs(void **state)
                 "ruby { lambda0_nm = 694.26, ruby_access = 'between_scans', optics_pv = 'A', optics_readback_pv = "
                 "'B', laser_pv = 'C', laser_readback_pv = 'D', settle = '0 s' }");
     assert_true(beamline.ruby.settle_s == 0);
+    assert_true(beamline.ruby.temperature_pv[0] == '\0' && beamline.ruby.temperature_k_sigma == 1);
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_pv = 'T', temperature_k_sigma = 0.2 }");
+    assert_string_equal(beamline.ruby.temperature_pv, "T");
+    assert_true(beamline.ruby.temperature_k_sigma_lost == 2);
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_pv = 'T', temperature_k_sigma = 4 }");
+    assert_true(beamline.ruby.temperature_k_sigma_lost == 12);
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_pv = 'T', temperature_k_sigma_lost = 5 }");
+    assert_true(beamline.ruby.temperature_k_sigma_lost == 5);
+    expect_good(SPECTROMETER,
+                "spectrometer { driver = 'epics-waveforms', exposure = '0.5 s', wavelength_pv = 'W', "
+                "counts_pv = 'C', exposure_pv = 'E', acquire_pv = 'A', busy_pv = 'B', counts_saturation = "
+                "4095 }");
+    assert_string_equal(beamline.spectrometer.wavelength_pv, "W");
+    assert_string_equal(beamline.spectrometer.counts_pv, "C");
+    assert_string_equal(beamline.spectrometer.exposure_pv, "E");
+    assert_string_equal(beamline.spectrometer.acquire_pv, "A");
+    assert_string_equal(beamline.spectrometer.busy_pv, "B");
+    assert_true(beamline.spectrometer.counts_saturation == 4095 && beamline.spectrometer.exposure_s == 0.5);
     expect_good(RING, "ring { current_pv = 'X', current_min = '0 mA' }");
     expect_good(DETECTOR, "detector { driver = 'adeiger', prefix = 'P', file_path = '/d', photon_energy_ev = 20950, "
                           "distance = '4980 mm', "
@@ -154,6 +173,30 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
         {RUBY, "ruby { lambda0_nm = 694.26, settle_s = -1 }", "settle_s = -1: expected 0 to 600"},
         {BEAMLINE, "beamline { name = 'x', clock = 'real' }", "beamline: missing key 'ca_address'"},
         {BEAMLINE, "beamline { name = 'x', clock = 'real', ca_address = '  ' }", "ca_address is empty"},
+        {SPECTROMETER, "spectrometer { driver = 'ocean', address = 'tcp:127.0.0.1:1503', exposure = '0.5 s' }",
+         "spectrometer: unknown driver \"ocean\" (known: ocean-optics, epics-waveforms)"},
+        {SPECTROMETER, "spectrometer { driver = 'ocean-optics', exposure = '0.5 s' }",
+         "spectrometer: address = \"\": expected tcp:HOST:PORT or serial:/PATH:BAUD"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1503', exposure = '0.5 s', busy_pv = 'B' }",
+         "busy_pv is for driver = \"epics-waveforms\"; leave it out"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'epics-waveforms', exposure = '0.5 s', wavelength_pv = 'W', counts_pv = 'C', "
+         "exposure_pv = 'E', acquire_pv = 'A', counts_saturation = 4095 }",
+         "spectrometer: missing key 'busy_pv': driver = \"epics-waveforms\" needs"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'epics-waveforms', exposure = '0.5 s', wavelength_pv = 'W', counts_pv = 'C', "
+         "exposure_pv = 'E', acquire_pv = 'A', busy_pv = 'B' }",
+         "spectrometer: missing key 'counts_saturation'"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'epics-waveforms', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', wavelength_pv = "
+         "'W', counts_pv = 'C', exposure_pv = 'E', acquire_pv = 'A', busy_pv = 'B', counts_saturation = 4095 }",
+         "spectrometer: address is for driver = \"ocean-optics\""},
+        {RUBY, "ruby { lambda0_nm = 694.26, temperature_k_sigma_lost = 5 }",
+         "temperature_k_sigma_lost is given, but no temperature_pv that could be lost"},
+        {RUBY,
+         "ruby { lambda0_nm = 694.26, temperature_pv = 'T', temperature_k_sigma = 1, temperature_k_sigma_lost = 1 }",
+         "temperature_k_sigma_lost 1 K refused: expected more than temperature_k_sigma 1 K"},
         {MEMBRANE,
          "membrane { driver = 'bronkhurst', address = 'tcp:127.0.0.1:1502', membrane_bar_max = 150, "
          "slew_bar_per_min_max = 20 }",
@@ -200,6 +243,11 @@ static void what_cannot_be_is_refused_in_a_sentence(void **state)
          "membrane { driver = 'pace', address = 'tcp:127.0.0.1:5025', watchdog = 'off', membrane_bar_max = 150, "
          "slew_bar_per_min_max = 8 }",
          "membrane: full_scale_bar and watchdog are for driver = \"alicat\"; a pace is asked; leave them out"},
+        {SPECTROMETER,
+         "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = '0.5 s', "
+         "wavelength_offset_nm = "
+         "3 }",
+         "wavelength_offset_nm = 3"},
         {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:127.0.0.1:1', exposure = 0.5 }",
          "exposure = 0.5: expected a time with its unit"},
         {SPECTROMETER,
@@ -256,9 +304,9 @@ static void a_fast_clock_meets_only_the_loopback(void **state)
             {SPECTROMETER, "spectrometer { driver = 'ocean-optics', address = 'tcp:%s:1503', exposure = '0.5 s' }",
              "the spectrometer at"},
             {BEAMLINE, "beamline { name = 'x', clock = '/w/clock', ca_address = '%s:5064' }",
-             "the detector and ring (ca_address) at"},
+             "the IOCs (ca_address) at"},
             {BEAMLINE, "beamline { name = 'x', clock = '/w/clock', ca_address = '127.0.0.1 %s' }",
-             "the detector and ring (ca_address) at"},
+             "the IOCs (ca_address) at"},
         };
         for (size_t j = 0; j < sizeof PLACES / sizeof PLACES[0]; j++) {
             snprintf(text, sizeof text, PLACES[j].format, HOSTS[i].host);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/ruby_scale.h"
 #include "base/clock.h"
 #include "controller/core.h"
 #include "sim/plant.h"
@@ -54,6 +55,8 @@ struct bench {
     uint32_t reasons;
     bool goes_on;
     double deflated_gpa;
+    int n_calibrations;
+    struct action calibration; /* the last */
     enum gone gone;
     enum core_phase phase_before; /* the step: its last set point may come with the end of the phase */
     struct record *record;
@@ -149,6 +152,10 @@ static void execute(struct bench *bench, const struct action *action)
         break;
     case ACTION_VALVES_SHUT:
         bench->n_shuts++;
+        break;
+    case ACTION_CALIBRATION:
+        bench->n_calibrations++;
+        bench->calibration = *action;
         break;
     case ACTION_PHASE:
         if (action->integer[1] == CORE_DEFLATED && action->value[PHASE_STATE] == 1.0)
@@ -382,6 +389,91 @@ static void a_preload_takes_eight_readings(void **state)
     int64_t from_ns = bench.now_ns;
     assert_true(run_to(&bench, CORE_JOURNAL, 1, 200));
     assert_true(s_from_ns(bench.now_ns - from_ns) >= 7 * 3.0);
+}
+
+/* Readings of R1 every three seconds of which nothing but the calibration knows. */
+static void read_r1(struct bench *bench, double r1_nm, int64_t ruler_number, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct event event = make_event(EVENT_RUBY, 0.005 * random_normal(&bench->random));
+        bench->now_ns += ns_from_s(3.0);
+        event.integer[0] = bench->now_ns;
+        event.integer[1] = ruler_number;
+        event.value[1] = 0.0027; /* 0.001 nm on the settings' slope */
+        event.value[2] = r1_nm + 0.001 * random_normal(&bench->random);
+        event.value[3] = 0.0012;
+        event.value[4] = 297; /* by a thermometer */
+        event.value[5] = 1;
+        send(bench, event);
+        send(bench, make_event(EVENT_MEMBRANE, 0.0));
+        commit(bench);
+    }
+}
+
+static void start_calibration(struct bench *bench)
+{
+    bench_start(bench, 1);
+    bench->core.settings.n_steps = 2;
+    bench->core.settings.needs_detector = 0;
+    bench->core.settings.calibration = (struct calibration_settings){
+        .lambda0_nm = 694.25, .temperature_k_zero = 296, .correction = "datchi2007", .gpa_per_nm = 2.7};
+    bench->core.settings.steps[0] = (struct plan_step){.kind = PLAN_CALIBRATE_RUBY, .n_readings = 20};
+    bench->core.settings.steps[1] = (struct plan_step){.kind = PLAN_PRELOADED, .pressure_gpa_target = 0.1};
+    assert_true(run_to(bench, CORE_CALIBRATION, 0, 200));
+}
+
+static void a_free_ruby_gives_the_ruler_and_hands_are_waited_for(void **state)
+{
+    (void)state;
+    struct bench bench;
+    start_calibration(&bench);
+    read_r1(&bench, 694.26, 0, 19);
+    assert_int_equal(bench.n_calibrations, 0);
+    read_r1(&bench, 694.26, 0, 1);
+    assert_int_equal(bench.n_calibrations, 1);
+    assert_int_equal(bench.calibration.integer[1], CALIBRATION_GOOD);
+    assert_true(fabs(bench.calibration.value[CALIBRATION_LAMBDA0_NM] - (694.26 - ruby_shift_nm(297, 296))) < 0.001);
+    assert_true(bench.calibration.value[CALIBRATION_TEMPERATURE_K] == 297);
+    assert_int_equal(bench.core.ruler_number, 1);
+    read_r1(&bench, 694.3, 1, 30);
+    assert_int_equal(bench.core.phase, CORE_PRELOADED); /* nobody has closed the cell */
+    assert_int_equal(bench.reasons, HOLD_PRELOAD);
+    command(&bench, COMMAND_RESUME);
+    read_r1(&bench, 694.3, 0, 30); /* on the ruler of before: not believed */
+    assert_int_equal(bench.core.phase, CORE_PRELOADED);
+    assert_int_equal(bench.core.n_readings, 0);
+    read_r1(&bench, 694.3, 1, 8);
+    assert_int_equal(bench.finished, 0);
+    assert_int_equal(bench.n_setpoints, 0);
+}
+
+static void a_ruby_that_is_not_free_is_held_for_and_read_anew(void **state)
+{
+    (void)state;
+    struct bench bench;
+    start_calibration(&bench);
+    read_r1(&bench, 694.3, 0, 60);
+    assert_int_equal(bench.n_calibrations, 1); /* judged once, not at every event */
+    assert_int_equal(bench.calibration.integer[1], CALIBRATION_STRANGE);
+    assert_int_equal(bench.core.phase, CORE_CALIBRATION);
+    assert_int_equal(bench.reasons, HOLD_CALIBRATION);
+    assert_int_equal(bench.core.ruler_number, 0);
+    command(&bench, COMMAND_RESUME);
+    assert_int_equal(bench.reasons, 0);
+    read_r1(&bench, 694.25, 0, 20);
+    assert_int_equal(bench.n_calibrations, 2);
+    assert_int_equal(bench.calibration.integer[1], CALIBRATION_GOOD); /* none of the first readings is in it */
+    start_calibration(&bench);
+    read_r1(&bench, 694.3, 0, 20);
+    command(&bench, COMMAND_STOP);
+    assert_int_equal(bench.finished, 1);
+    start_calibration(&bench);
+    bench.core.settings.calibration.passport_lambda0_nm = 694.22; /* what is stated may be near both */
+    read_r1(&bench, 694.26, 0, 60);
+    assert_int_equal(bench.n_calibrations, 1);
+    assert_int_equal(bench.calibration.integer[1], CALIBRATION_PASSPORT);
+    assert_int_equal(bench.reasons, HOLD_CALIBRATION);
+    assert_int_equal(bench.core.ruler_number, 0);
 }
 
 static void a_deflated_cell_is_waited_for_and_measured(void **state)
@@ -972,6 +1064,8 @@ int main(void)
         cmocka_unit_test(waiting_names_what_is_missing),
         cmocka_unit_test(no_step_begins_before_its_intent_is_durable),
         cmocka_unit_test(a_preload_takes_eight_readings),
+        cmocka_unit_test(a_free_ruby_gives_the_ruler_and_hands_are_waited_for),
+        cmocka_unit_test(a_ruby_that_is_not_free_is_held_for_and_read_anew),
         cmocka_unit_test(a_deflated_cell_is_waited_for_and_measured),
         cmocka_unit_test(a_night_goes_through_all_steps),
         cmocka_unit_test(hold_and_resume_in_every_phase),

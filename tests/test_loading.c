@@ -265,6 +265,32 @@ static void a_stall_is_seen_and_can_be_resumed(void **state)
     }
 }
 
+/* With its valves in other hands nobody drives the membrane, and it moves as those hands let it. */
+static void what_nobody_drove_has_not_stalled(void **state)
+{
+    (void)state;
+    struct loading loading = {.state = LOADING_IDLE};
+    int64_t now_ns = 1000 * NS_PER_S;
+    start(&loading, 1, 3.0, 40.0, now_ns);
+    for (int s = 0; s < 60; s++) {
+        now_ns += NS_PER_S;
+        if (s % 5 == 0)
+            loading_add_reading(&loading, now_ns, 1.0, 0.005);
+        step(&loading, now_ns, 40.0, 30.0, 50.0);
+    }
+    hold(&loading); /* a retreat needs no ruby */
+    loading.centre_bar = 35.0;
+    int n_asked = 0; /* seconds in which the command has been ahead of a membrane that does not move */
+    for (int s = 0; s < 600 && !loading.is_stalled; s++) {
+        assert_int_equal(loading.state, LOADING_RETREAT);
+        n_asked += fabs(loading.command_bar - 40.0) > 0.3;
+        now_ns += n_asked == 20 ? 100 * NS_PER_S : NS_PER_S;
+        step(&loading, now_ns, 40.0, 30.0, 50.0);
+        assert_false(n_asked < 60 && loading.is_stalled);
+    }
+    assert_true(loading.is_stalled); /* driven again, and still it does not move */
+}
+
 /* The first reading after a loss may be wrong; a set point made of it would stand until a trend is known. */
 static void a_wrong_reading_at_a_resume_is_no_set_point(void **state)
 {
@@ -1126,6 +1152,7 @@ int main(void)
         cmocka_unit_test(a_retreat_on_a_stuck_membrane_survives),
         cmocka_unit_test(holds_that_follow_each_other_do_not_walk_the_membrane_down),
         cmocka_unit_test(a_stall_is_seen_and_can_be_resumed),
+        cmocka_unit_test(what_nobody_drove_has_not_stalled),
         cmocka_unit_test(a_wrong_reading_at_a_resume_is_no_set_point),
         cmocka_unit_test(a_back_off_that_reaches_zero_ends),
         cmocka_unit_test(v11_is_nan_without_a_trend),

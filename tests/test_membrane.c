@@ -608,11 +608,11 @@ static void a_stale_answer_is_the_trap_that_it_is_said_to_be(void **state)
     bench_start(&bench, "bronkhorst", true);
     snprintf(line, sizeof line, "%s/line", bench.directory);
     assert_int_equal(naive_wrong(line), 0);
-    world_set_fault(bench.world, WORLD_FAULT_DELAYED, FAULT_MS, 1);
+    world_set_fault(bench.world, WORLD_MEMBRANE, WORLD_FAULT_DELAYED, FAULT_MS, 1);
     pid_t healer = fork();
     if (healer == 0) {
         pause_ms(FAULT_MS / 2); /* the fault lasts for one answer */
-        world_set_fault(bench.world, WORLD_FAULT_NONE, 0, 1);
+        world_set_fault(bench.world, WORLD_MEMBRANE, WORLD_FAULT_NONE, 0, 1);
         _exit(0);
     }
     assert_true(naive_wrong(line) > 10);
@@ -622,9 +622,9 @@ static void a_stale_answer_is_the_trap_that_it_is_said_to_be(void **state)
     struct membrane *membrane;
     struct err err = {0};
     assert_int_equal(membrane_open(&membrane, &settings, &err), 0);
-    world_set_fault(bench.world, WORLD_FAULT_DELAYED, FAULT_MS, 1);
+    world_set_fault(bench.world, WORLD_MEMBRANE, WORLD_FAULT_DELAYED, FAULT_MS, 1);
     assert_int_equal(membrane_read(membrane, &reading, &err), ERR_TIMEOUT);
-    world_set_fault(bench.world, WORLD_FAULT_NONE, 0, 1);
+    world_set_fault(bench.world, WORLD_MEMBRANE, WORLD_FAULT_NONE, 0, 1);
     int n_read = 0;
     for (int i = 0; i < 20; i++)
         if (membrane_read(membrane, &reading, &err) == 0) {
@@ -768,14 +768,15 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
         if (left == 0 && random_uniform(random) < 0.03)
             left = 1 + (int)(3 * random_uniform(random));
         hours->is_now = left > 0;
-        world_set_fault(hours->bench->world, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS, FAULT_FRACTION);
+        world_set_fault(hours->bench->world, WORLD_MEMBRANE, hours->is_now ? hours->fault : WORLD_FAULT_NONE, FAULT_MS,
+                        FAULT_FRACTION);
         double setpoint_bar = i % 5 == 0 ? 20 + floor(163840.0 * i / ROUNDS) / 8192 : 0;
         bool is_read = round_pass(hours, setpoint_bar);
         n_lost = is_read || hours->is_now ? 0 : n_lost + 1;
         n_lost_max = n_lost > n_lost_max ? n_lost : n_lost_max;
         left -= hours->is_now;
     }
-    world_set_fault(hours->bench->world, WORLD_FAULT_NONE, FAULT_MS, 1);
+    world_set_fault(hours->bench->world, WORLD_MEMBRANE, WORLD_FAULT_NONE, FAULT_MS, 1);
     world_read(hours->bench->world, &end);
     int64_t n_told = end.n_membrane_told - begin.n_membrane_told;
     double n_repeated = (double)(end.n_membrane_repeated - begin.n_membrane_repeated); /* no two asked for are equal */

@@ -145,6 +145,19 @@ static void double_words(void **state)
     assert_int_equal(feed(bytes, sizeof bytes, NULL), OCEAN_SCAN);
     assert_int_equal(parser.counts[0], 65538);
     assert_int_equal(parser.counts[1], 65535);
+    const struct ocean_window summed = {.pixel_last = 1, .is_whole = true, .has_checksum = true, .exposure_ms = 7};
+    uint8_t with[sizeof bytes + 2];
+    memcpy(with, bytes, sizeof bytes - 2);
+    memcpy(with + sizeof bytes - 2, "\0\2\xff\xfd", 4); /* 1 + 2 + 0 + 65535, modulo 65536 */
+    for (size_t cut = 0; cut <= sizeof with; cut++) {
+        ocean_parser_start(&parser, &summed);
+        enum ocean_outcome outcome = feed(with, cut, NULL);
+        assert_int_equal(outcome, cut < sizeof with ? OCEAN_MORE : OCEAN_SCAN);
+        assert_int_equal(cut < sizeof with ? feed(with + cut, sizeof with - cut, NULL) : outcome, OCEAN_SCAN);
+    }
+    with[sizeof bytes - 1] = 3;
+    ocean_parser_start(&parser, &summed);
+    assert_int_equal(feed(with, sizeof with, NULL), OCEAN_CHECKSUM);
 }
 
 static void constants(void **state)
@@ -160,6 +173,34 @@ static void constants(void **state)
     assert_false(ocean_unpack_constant((const uint8_t *)"               ", &value));
 }
 
+/* Both tables as the manuals have them, and that one answer to ?K tells them apart at every rate. */
+static void two_tables_of_rates(void **state)
+{
+    (void)state;
+    static const int rates[] = {600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200};
+    static const int codes[2][9] = {{-1, -1, 0, 1, 2, 3, 4, 5, 6}, {7, 6, 5, 4, 3, 2, 1, -1, 0}};
+    for (int table = 0; table < OCEAN_BAUD_TABLE_COUNT; table++)
+        for (int i = 0; i < 9; i++) {
+            int code = codes[table][i];
+            assert_int_equal(ocean_baud_code((enum ocean_baud_table)table, rates[i]), code);
+            if (code < 0)
+                continue;
+            assert_int_equal(ocean_baud_rate((enum ocean_baud_table)table, code), rates[i]);
+            assert_int_equal(ocean_baud_find_table(rates[i], code), table);
+        }
+    assert_int_equal(ocean_baud_find_table(9600, 0), OCEAN_BAUD_TABLE_COUNT);
+    assert_int_equal(ocean_baud_find_table(9600, -1), OCEAN_BAUD_TABLE_COUNT);
+    assert_int_equal(ocean_baud_find_table(123456, 3), OCEAN_BAUD_TABLE_COUNT);
+    assert_int_equal(ocean_baud_code(OCEAN_BAUD_SAD500, -1), -1);
+    const int beyond[] = {-1, 8, 65535};
+    for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++)
+        assert_int_equal(ocean_baud_rate(OCEAN_BAUD_USB2000, beyond[i]), -1);
+    const uint16_t six = 6;
+    uint8_t bytes[OCEAN_COMMAND_SIZE_MAX];
+    assert_int_equal(ocean_pack_command(bytes, false, 'K', &six, 1), 3);
+    assert_memory_equal(bytes, "K\0\6", 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(good_scan),
@@ -170,6 +211,7 @@ int main(void)
                                        cmocka_unit_test(refusals),
                                        cmocka_unit_test(pack_agrees_with_the_manual),
                                        cmocka_unit_test(double_words),
+                                       cmocka_unit_test(two_tables_of_rates),
                                        cmocka_unit_test(constants)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

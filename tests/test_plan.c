@@ -184,6 +184,23 @@ static void the_estimate_adds_up(void **state)
     assert_true(fabs(s_min - (210 + 1200)) < 1e-6);
 }
 
+static void a_ruby_is_calibrated_before_the_preload(void **state)
+{
+    (void)state;
+    double s_min, s_max;
+    expect_plan(CELL "calibrate_ruby {}\npreloaded { at = '0.1 GPa' }\nload { to = '1.1 GPa' }");
+    assert_int_equal(plan.n_steps, 3);
+    assert_int_equal(plan.steps[0].kind, PLAN_CALIBRATE_RUBY);
+    assert_string_equal(plan_kind_name(PLAN_CALIBRATE_RUBY), "calibrate_ruby");
+    assert_int_equal(plan.steps[0].n_readings, 20);
+    uint64_t hash = plan.hash;
+    expect_plan(CELL "calibrate_ruby { readings = 40 }\npreloaded { at = '0.1 GPa' }\nload { to = '1.1 GPa' }");
+    assert_int_equal(plan.steps[0].n_readings, 40);
+    assert_true(plan.hash != hash);
+    plan_estimate_step(&plan, 0, &s_min, &s_max);
+    assert_true(s_min == 120 && s_max == 240 + 3600); /* and the hands that close the cell */
+}
+
 static void a_deflated_cell_keeps_its_pressure_and_may_be_held(void **state)
 {
     (void)state;
@@ -267,6 +284,11 @@ static const struct refusal REFUSALS[] = {
     {HEAD "deflate {} deflate {}", ERR_CONFIG, {":3: deflate: follows deflate (line 3)"}},
     {HEAD "deflate {} isobar { duration = '1 h' } isobar { duration = '1 h' }", ERR_CONFIG, {"follows another isobar"}},
     {CELL "deflate {}", ERR_CONFIG, {":2: deflate: expected preloaded { at"}},
+    {CELL "calibrate_ruby {}\nload { to = '1 GPa' }",
+     ERR_CONFIG,
+     {":3: load: expected preloaded { at", "after calibrate_ruby"}},
+    {HEAD "calibrate_ruby {}", ERR_CONFIG, {":3: calibrate_ruby: only the first step can be calibrate_ruby"}},
+    {CELL "calibrate_ruby { readings = 4 }", ERR_CONFIG, {":2: calibrate_ruby: readings", "4"}},
     /* keys */
     {HEAD "deflate { to = '0 GPa' }", ERR_CONFIG, {":3: deflate: unknown key 'to'"}},
     {"cell { culet_um = 600, medium = 'm', hydrostatic_gpa_max = '9 GPa' }",
@@ -541,6 +563,7 @@ int main(void)
         cmocka_unit_test(the_hash_is_of_the_plan_and_not_of_the_text),
         cmocka_unit_test(pairs_is_sorted_and_nothing_shows_an_address),
         cmocka_unit_test(the_estimate_adds_up),
+        cmocka_unit_test(a_ruby_is_calibrated_before_the_preload),
         cmocka_unit_test(a_deflated_cell_keeps_its_pressure_and_may_be_held),
         cmocka_unit_test(a_medium_has_a_hydrostatic_limit_or_is_given_one),
         cmocka_unit_test(what_cannot_be_is_refused_in_a_sentence),

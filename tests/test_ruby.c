@@ -27,6 +27,8 @@
 #define N_MAX 4096
 #define SATURATION 65535.0
 
+static const struct ruby_camera CAMERA = {SATURATION, 0};
+
 static double wavelength_nm[N_MAX], counts[N_MAX];
 
 static void assert_near(double value, double expected, double tolerance)
@@ -52,7 +54,7 @@ static struct ruby_fit fit_good(int n, const struct ruby_fit *seed)
 {
     struct ruby_fit fit = {0};
     struct err err = {0};
-    if (ruby_fit_spectrum(wavelength_nm, counts, n, SATURATION, seed, &fit, &err))
+    if (ruby_fit_spectrum(wavelength_nm, counts, n, &CAMERA, seed, &fit, &err))
         fail_msg("%s", err.message);
     return fit;
 }
@@ -96,7 +98,7 @@ static void assert_refused(int n, double saturation, const char *word)
 {
     struct ruby_fit fit = {.r1_nm = -7};
     struct err err = {0};
-    int code = ruby_fit_spectrum(wavelength_nm, counts, n, saturation, NULL, &fit, &err);
+    int code = ruby_fit_spectrum(wavelength_nm, counts, n, &(struct ruby_camera){saturation, 0}, NULL, &fit, &err);
     int expected = strcmp(word, "saturated") == 0 ? ERR_LIMIT : ERR_FIT;
     if (code != expected || !strstr(err.message, word))
         fail_msg("expected a refusal with \"%s\", got %s: %s (R1 %.3f)", word, err_name(code), err.message, fit.r1_nm);
@@ -243,11 +245,11 @@ static void refusals(void **state)
     struct ruby_fit fit;
     struct err err;
     counts[7] = NAN;
-    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, n, SATURATION, NULL, &fit, &err), ERR_DATA);
+    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, n, &CAMERA, NULL, &fit, &err), ERR_DATA);
     counts[7] = 1;
     wavelength_nm[9] = wavelength_nm[8];
-    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, n, SATURATION, NULL, &fit, &err), ERR_DATA);
-    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, 5, SATURATION, NULL, &fit, &err), ERR_DATA);
+    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, n, &CAMERA, NULL, &fit, &err), ERR_DATA);
+    assert_int_equal(ruby_fit_spectrum(wavelength_nm, counts, 5, &CAMERA, NULL, &fit, &err), ERR_DATA);
 }
 
 /* A short soak (tests/soak_ruby.c is the long one): no spectrum of any kind is accepted with a wrong R1, good ones are
@@ -257,7 +259,7 @@ static void soak_of_every_kind(void **state)
     (void)state;
     chance = 20261122;
     for (int kind = 0; kind < KIND_COUNT; kind++) {
-        int n_accepted = 0, n = kind == KIND_CLEAN ? 1500 : 150;
+        int n_accepted = 0, n = kind == KIND_CLEAN ? 1500 : kind == KIND_STATED_FRINGES ? 600 : 150;
         double pull2 = 0;
         for (int i = 0; i < n; i++) {
             struct spectra_scene scene;
@@ -265,7 +267,8 @@ static void soak_of_every_kind(void **state)
             struct err err = {0};
             spectra_draw_scene(&scene, (enum spectra_kind)kind);
             int n_points = spectra_draw(&scene, wavelength_nm, counts);
-            if (ruby_fit_spectrum(wavelength_nm, counts, n_points, spectra_saturation(&scene), NULL, &fit, &err)) {
+            const struct ruby_camera camera = {spectra_saturation(&scene), spectra_fringe_max((enum spectra_kind)kind)};
+            if (ruby_fit_spectrum(wavelength_nm, counts, n_points, &camera, NULL, &fit, &err)) {
                 assert_true(strlen(err.message) > 30);
                 continue;
             }
@@ -297,7 +300,7 @@ static void noise_is_refused(void **state)
             wavelength_nm[i] = 690 + 15.0 * i / n;
             counts[i] = scale * random_normal(&random) * (round % 3 ? 1 : random_normal(&random));
         }
-        assert_true(ruby_fit_spectrum(wavelength_nm, counts, n, SATURATION, NULL, &fit, &err) < 0);
+        assert_true(ruby_fit_spectrum(wavelength_nm, counts, n, &CAMERA, NULL, &fit, &err) < 0);
     }
     memset(counts, 0, sizeof counts);
     assert_refused(400, SATURATION, "no ruby line");
@@ -488,6 +491,18 @@ static void reads_spe(void **state)
         assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
         if (!strstr(err.message, spoiled[i].word))
             fail_msg("%s: %s", spoiled[i].word, err.message);
+    }
+    const float broken[] = {NAN, INFINITY}; /* as a spectrometer's arithmetic may leave them */
+    for (int i = 0; i < 2; i++) {
+        size_t size = compose_spe(bytes, 2.5f, 0, 4);
+        memcpy(bytes + 4100 + 4 * 7, &broken[i], sizeof broken[i]);
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "point 8 of 40"));
+        size = compose_spe(bytes, 2.5f, 0, 4);
+        memcpy(bytes + 3263, &(double){i ? 1e308 : -1e308}, sizeof(double)); /* an axis that overflows */
+        memcpy(bytes + 3271, &(double){i ? 1e308 : -1e308}, sizeof(double));
+        assert_int_equal(file_read(bytes, size, &n, &err), ERR_DATA);
+        assert_non_null(strstr(err.message, "is not finite"));
     }
     size_t size = compose_spe(bytes, 3.0f, 3, 2);
     for (uint64_t offset = 0; offset < 8000; offset += 3999) { /* no footer */

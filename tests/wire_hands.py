@@ -23,6 +23,7 @@ from pymodbus.client import ModbusTcpClient
 SLOPE, FMEASURE, FSETPOINT = 0x0022, 0xa100, 0xa118
 SIMULATOR = os.path.join(sys.argv[1], "bin", "isobar-sim")
 WALL_S_MAX = 60
+WITH_ME = ["setpriv", "--pdeathsig", "TERM"]  # a test that is killed leaves no simulator behind
 failures = 0
 
 
@@ -66,20 +67,20 @@ def hands(folder, deed):
 
 
 def play(folder, started):
-    world = subprocess.Popen([SIMULATOR, "world", "--dir", folder, "--seed", "3", "--speed-max", "60"],
+    world = subprocess.Popen([*WITH_ME, SIMULATOR, "world", "--dir", folder, "--seed", "3", "--speed-max", "60"],
                              stdout=subprocess.PIPE, text=True)
     started.append(world)
     check(world.stdout.readline() == "ready\n", "the world is ready")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    started.append(subprocess.Popen([SIMULATOR, "membrane", "--dir", folder, "--port", str(port)]))
+    started.append(subprocess.Popen([*WITH_ME, SIMULATOR, "membrane", "--dir", folder, "--port", str(port)]))
     client = connect(port)
     client.write_register(SLOPE, 500, slave=1)
     client.write_registers(FSETPOINT, list(struct.unpack(">HH", struct.pack(">f", 12.0))), slave=1)
     wait_until("12 bar", lambda: read_bar(client, FMEASURE) > 11.9)
 
-    deflating = subprocess.Popen(hands(folder, "deflate"))
+    deflating = subprocess.Popen(WITH_ME + hands(folder, "deflate"))
     started.append(deflating)
     seen = []
 
@@ -103,7 +104,7 @@ def play(folder, started):
         run = subprocess.run([SIMULATOR] + words, capture_output=True, text=True)
         check(run.returncode == 2 and "usage" in run.stderr, f"{' '.join(words[:1] + words[3:])}: refused")
 
-    orphan = subprocess.Popen(hands(folder, "deflate"), stderr=subprocess.PIPE, text=True)
+    orphan = subprocess.Popen(WITH_ME + hands(folder, "deflate"), stderr=subprocess.PIPE, text=True)
     started.append(orphan)
     world.terminate()
     world.wait()

@@ -17,6 +17,7 @@ import time
 
 PREFIX = "ISB:cam1:"
 DEADLINE_S = 20
+WITH_ME = ["setpriv", "--pdeathsig", "TERM"]  # a test that is killed leaves no simulator behind
 failures = 0
 
 
@@ -217,6 +218,67 @@ def check_ruby_stand():
     check(text("ISB:RUBY:LaserReadback") == "Closed", "the laser shutter has stayed closed")
 
 
+def check_spectrograph():
+    """Two waveforms of one length, renewed while Busy is up, in light that is the ruby's; and the cell's thermometer."""
+    wavelength_nm = pv("ISB:SPEC:Wavelength").get(use_monitor=False)
+    check(len(wavelength_nm) == 3648 and np.all(np.diff(wavelength_nm) > 0) and
+          wavelength_nm[0] < 690 and wavelength_nm[-1] > 705, "an axis that ascends, around the ruby's lines")
+    put("ISB:RUBY:Optics", "In")
+    put("ISB:RUBY:Laser", "Open")
+    wait_for(lambda: text("ISB:RUBY:OpticsReadback") == "In" and text("ISB:RUBY:LaserReadback") == "Open", "the ruby in")
+    busy = []
+    pv("ISB:SPEC:Busy").add_callback(lambda value=None, timestamp=None, **_: busy.append((value, timestamp)))
+    put("ISB:SPEC:AcquireTime", 0.5)
+    spectra = []
+    for _ in range(2):
+        busy.clear()
+        put("ISB:SPEC:Acquire", 1)
+        wait_for(lambda: [value for value, _ in busy] == [1, 0], "Busy rises, and falls")
+        counts = pv("ISB:SPEC:Counts").get(use_monitor=False, with_ctrlvars=False)
+        stamp = pv("ISB:SPEC:Counts").get_timevars()["timestamp"]
+        check(busy[0][1] <= stamp <= busy[1][1], "the counts are renewed in between, by the stamps")
+        spectra.append(counts)
+    window = (wavelength_nm > 690) & (wavelength_nm < 705)
+    top_nm = wavelength_nm[window][np.argmax(spectra[1][window])]
+    check(len(spectra[1]) == 3648 and 694 < top_nm < 695.5 and 9000 < spectra[1][window].max() < 12500,
+          f"R1 at {top_nm:.2f} nm, about 0.1 GPa")
+    check(not np.array_equal(spectra[0], spectra[1]), "no two spectra are alike")
+    put("ISB:SPEC:AcquireTime", 1000.0)
+    wait_for(lambda: pv("ISB:SPEC:AcquireTime").get_timevars()["severity"] == 3, "an exposure it has not: an alarm")
+    put("ISB:SPEC:AcquireTime", 0.5)
+    kelvin = pv("ISB:CELL:Temperature").get(use_monitor=False)
+    check(295 < kelvin < 297 and abs(kelvin * 100 - round(kelvin * 100)) < 1e-6, f"the cell's thermometer: {kelvin} K")
+    check(pv("ISB:CELL:Temperature").units == "K", "in kelvin")
+
+
+def n_wakes(pid):
+    n = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status") as status:
+            n += sum(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+    return n
+
+
+def check_orphan(program, directory, world):
+    """An IOC whose world, a fast one, has been killed: its threads do not chase a time that stands still, and it ends."""
+    ioc = subprocess.Popen([*WITH_ME, program, "ioc", "--dir", directory, "--port", str(free_port())],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    served = os.path.join("/proc", str(ioc.pid), "task")
+    wait_for(lambda: len(os.listdir(served)) > 5, "it serves")
+    world.kill()
+    world.wait()
+    start = time.monotonic()
+    time.sleep(2.5)  # after 2 s a clock is given up
+    n_before = n_wakes(ioc.pid)
+    time.sleep(1)
+    per_s = n_wakes(ioc.pid) - n_before
+    check(per_s < 2000, f"its threads wake {per_s} times in a second")
+    check(ioc.wait(DEADLINE_S) == 0 and "the simulated world has ended" in ioc.stderr.read(),
+          f"ends {time.monotonic() - start:.1f} s after its world")
+    return ioc
+
+
 def main():
     program = os.path.join(sys.argv[1], "bin", "isobar-sim")
     directory = tempfile.mkdtemp(prefix="isobar-wire-")
@@ -228,20 +290,22 @@ def main():
         with open(directory + "/truth.jsonl") as lines:
             return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    world = subprocess.Popen([program, "world", "--dir", directory, "--seed", "11"], stdout=subprocess.PIPE)
+    world = subprocess.Popen([*WITH_ME, program, "world", "--dir", directory, "--seed", "11"], stdout=subprocess.PIPE)
     ioc = None
     try:
         world.stdout.readline()
-        ioc = subprocess.Popen([program, "ioc", "--dir", directory, "--port", str(port)],
+        ioc = subprocess.Popen([*WITH_ME, program, "ioc", "--dir", directory, "--port", str(port)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})  # EPICS base never frees
         check_records(raw)
         check_scan(raw, truth)
         check_abort(raw)
         check_ruby_stand()
+        check_spectrograph()
         check_failures(raw)
         ioc.terminate()
         check(ioc.wait(10) == 0, "ends with status 0 on SIGTERM")
+        ioc = check_orphan(program, directory, world)
     finally:
         for process in (ioc, world):
             if process and process.poll() is None:

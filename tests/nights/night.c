@@ -115,6 +115,7 @@ static void execute(struct night *night, const struct action *action)
     case ACTION_PACE:
     case ACTION_DRIFT:
     case ACTION_ACCESS:
+    case ACTION_CALIBRATION:
     case ACTION_KIND_COUNT:
         break;
     }

@@ -437,6 +437,7 @@ void oracle_see_action(struct oracle *oracle, const struct action *action, const
     case ACTION_PACE:
     case ACTION_FINISHED:
     case ACTION_VALVES_SHUT:
+    case ACTION_CALIBRATION:
     case ACTION_KIND_COUNT:
         break;
     }

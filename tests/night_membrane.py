@@ -70,7 +70,7 @@ def turn_setpoint(night, panel, at):
 
 
 def main():
-    night = Rehearsal(sys.argv[1], "soak_membrane", "tests/soak_membrane.lua", ("--membrane", "pace"))
+    night = Rehearsal(sys.argv[1], "night_membrane", "tests/night_membrane.lua", ("--membrane", "pace"))
     at = night.wait_line(r"load to 1.50 GPa: ramp")
     panel = Panel(night)
     wait_for(lambda: re.search(r"ramp\] 0\.[2-9]", isobar(night, "status")))
