@@ -4,6 +4,7 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
+#   make bench      compressed frames to photon events, beside what bounds it
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
@@ -128,6 +129,10 @@ test: all $(TEST_PROGRAMS)
 bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
 
+# Compressed frames to photon events, beside the walk over their LZ4 tokens that bounds it: JSON lines.
+bench: $(B)/tests/bench_decode
+	@$< $(CASES)
+
 # A million ruby spectra of every faulty kind through the fit: one JSON line per kind. An hour of one core.
 SPECTRA ?= 1000000
 soak-ruby: $(B)/tests/soak_ruby
@@ -176,4 +181,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench bench-loading soak-ruby figures test coverage test-short check format format-check clean

@@ -1,0 +1,346 @@
+/*
+ * bench_decode [CASE...]: frames to events, beside what bounds it, on series written here; one JSON line per case.
+ *
+ * Data: 60 frames of an EIGER2 4M (2162 x 2068, its module gaps and 300 bad pixels at the largest value), a ring,
+ * small-angle scattering and a flat background, Poisson, at 0.002, 0.01 and 0.05 photons per pixel and frame, 16 and 32
+ * bit, written by sim/eiger_file.c below build/bench (once; SEED=N draws others). A CASE is a name as in the lines,
+ * u32_0.002.
+ *
+ * All times are of one thread on chunks in memory, the best of ROUNDS rounds in which every measured thing takes its
+ * turn, so that a busy machine hits all alike; ratios are between these.
+ *   time_s    chunks to events, per frame
+ *   bound_s   walking the tokens of the same LZ4 streams without output, per frame
+ *   peer      LZ4_decompress_safe of the same blocks, without looking at what comes out; ratio_peer is its time over
+ * ours
+ */
+#include <hdf5.h>
+#include <lz4.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "analysis/bslz4.h"
+#include "sim/eiger_file.h"
+
+#define N_ROWS 2162
+#define N_COLUMNS 2068
+#define N_PIXELS ((size_t)N_ROWS * N_COLUMNS)
+#define N_FRAMES 60
+#define N_BAD_PIXELS 300
+#define ROUNDS 7
+#define FOLDER "build/bench"
+#define READ_SLACK_BYTES 64
+
+struct bench_case {
+    int bit_depth;
+    double photons_per_pixel;
+    const char *name;
+};
+
+static const struct bench_case cases[] = {
+    {32, 0.002, "u32_0.002"}, {32, 0.01, "u32_0.01"}, {32, 0.05, "u32_0.05"},
+    {16, 0.002, "u16_0.002"}, {16, 0.01, "u16_0.01"}, {16, 0.05, "u16_0.05"},
+};
+
+#define N_CASES (sizeof cases / sizeof cases[0])
+
+/* The compressed frames of one series, in memory. */
+struct chunks {
+    uint8_t *bytes;
+    size_t first[N_FRAMES + 1];
+};
+
+static uint32_t pixel_mask[N_PIXELS];
+static uint64_t valid_bits[(N_PIXELS + 63) / 64];
+static uint64_t random_state;
+
+static double draw(void) /* splitmix64, (0, 1] */
+{
+    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return (double)((z ^ z >> 31) >> 11) * 0x1p-53 + 0x1p-53;
+}
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void fail(const char *what, const struct err *err)
+{
+    fprintf(stderr, "bench_decode: %s: %s\n", what, err->message);
+    exit(1);
+}
+
+/* ---- data ---------------------------------------------------------------------------------------------------- */
+
+/* An EIGER2 4M is 4 x 2 modules of 512 x 1028 pixels, with gaps of 38 rows and 12 columns. */
+static void draw_mask(void)
+{
+    for (size_t i = 0; i < N_PIXELS; i++) {
+        size_t row = i / N_COLUMNS, column = i % N_COLUMNS;
+        bool is_gap = row % 550 >= 512 || (column >= 1028 && column < 1040);
+        pixel_mask[i] = is_gap ? EIGER_FILE_GAP : 0;
+    }
+    for (int i = 0; i < N_BAD_PIXELS; i++)
+        pixel_mask[(size_t)(draw() * (double)(N_PIXELS - 1))] |= EIGER_FILE_DEAD;
+    memset(valid_bits, 0, sizeof valid_bits);
+    for (size_t i = 0; i < N_PIXELS; i++)
+        if (!pixel_mask[i])
+            valid_bits[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+/* Mean photons per frame in each pixel, summed up: the valid pixels' mean is photons_per_pixel. */
+static void sum_up_intensity(double photons_per_pixel, double *ret_sum)
+{
+    double total = 0.0;
+    size_t n_valid = 0;
+    for (size_t i = 0; i < N_PIXELS; i++) {
+        double y = (double)(i / N_COLUMNS) - N_ROWS / 2.0, x = (double)(i % N_COLUMNS) - N_COLUMNS / 2.0;
+        double r = sqrt(x * x + y * y), off_ring = (r - 500.0) / 60.0;
+        double intensity = 0.3 + exp(-0.5 * off_ring * off_ring) + 5.0 * exp(-r / 60.0);
+        total += pixel_mask[i] ? 0.0 : intensity;
+        n_valid += !pixel_mask[i];
+        ret_sum[i] = total;
+    }
+    for (size_t i = 0; i < N_PIXELS; i++)
+        ret_sum[i] *= photons_per_pixel * (double)n_valid / total;
+}
+
+/* Photons are the arrivals of a Poisson process that runs along the summed intensity. */
+static int draw_frame(const double *sum, struct speckle_event *ret_events)
+{
+    int n = 0;
+    double at = -log(draw());
+    for (size_t i = 0; i < N_PIXELS; i++) {
+        if (sum[i] < at)
+            continue;
+        ret_events[n] = (struct speckle_event){.pixel = (uint32_t)i};
+        for (; sum[i] >= at; at -= log(draw()))
+            ret_events[n].count++;
+        n++;
+    }
+    return n;
+}
+
+static void series_stem(const struct bench_case *c, unsigned long seed, char *ret_stem, size_t size)
+{
+    snprintf(ret_stem, size, "decode_%s_%lu", c->name, seed);
+}
+
+static void write_series(const struct bench_case *c, unsigned long seed)
+{
+    char stem[64], path[200];
+    series_stem(c, seed, stem, sizeof stem);
+    snprintf(path, sizeof path, FOLDER "/%s.whole", stem); /* stands when the series is whole */
+    random_state = seed;
+    draw_mask();
+    if (access(path, F_OK) == 0)
+        return;
+    fprintf(stderr, "bench_decode: drawing " FOLDER "/%s\n", stem);
+    struct eiger_file_settings settings = {.directory = FOLDER,
+                                           .stem = stem,
+                                           .width = N_COLUMNS,
+                                           .height = N_ROWS,
+                                           .bit_depth = c->bit_depth,
+                                           .n_images = N_FRAMES,
+                                           .n_triggers = 1,
+                                           .n_images_per_file = N_FRAMES,
+                                           .pixel_mask = pixel_mask,
+                                           .count_time_s = 0.0999,
+                                           .frame_time_s = 0.1,
+                                           .photon_energy_ev = 21000,
+                                           .distance_m = 5,
+                                           .pixel_size_m = 75e-6,
+                                           .count_cutoff = 60000,
+                                           .description = "bench",
+                                           .serial_number = "0",
+                                           .firmware_version = "0"};
+    struct err err = {0};
+    struct eiger_file *file;
+    double *sum = malloc(N_PIXELS * sizeof *sum);
+    struct speckle_event *events = malloc(N_PIXELS * sizeof *events);
+    sum_up_intensity(c->photons_per_pixel, sum);
+    if (eiger_file_open(&file, &settings, &err))
+        fail(stem, &err);
+    for (int t = 0; t < N_FRAMES; t++)
+        if (eiger_file_append(file, events, draw_frame(sum, events), &err) < 0)
+            fail(stem, &err);
+    if (eiger_file_close(file, &err))
+        fail(stem, &err);
+    free(events);
+    free(sum);
+    FILE *mark = fopen(path, "w");
+    if (mark)
+        fclose(mark);
+}
+
+static struct chunks load_chunks(const struct bench_case *c, unsigned long seed)
+{
+    char stem[64], path[200];
+    series_stem(c, seed, stem, sizeof stem);
+    snprintf(path, sizeof path, FOLDER "/%s_data_000001.h5", stem);
+    struct chunks chunks = {0};
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t dataset = H5Dopen2(file, "/entry/data/data", H5P_DEFAULT);
+    for (hsize_t t = 0; t < N_FRAMES; t++) {
+        hsize_t offset[3] = {t, 0, 0}, n_bytes = 0;
+        uint32_t filters;
+        H5Dget_chunk_storage_size(dataset, offset, &n_bytes);
+        chunks.first[t + 1] = chunks.first[t] + n_bytes;
+        chunks.bytes = realloc(chunks.bytes, chunks.first[t + 1] + READ_SLACK_BYTES);
+        if (H5Dread_chunk(dataset, H5P_DEFAULT, offset, &filters, chunks.bytes + chunks.first[t]) < 0)
+            fail(path, &(struct err){.message = "a chunk cannot be read; remove " FOLDER});
+    }
+    H5Dclose(dataset);
+    H5Fclose(file);
+    return chunks;
+}
+
+/* ---- what is measured ---------------------------------------------------------------------------------------- */
+
+static uint32_t big_endian_32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+/* Tokens of one LZ4 block: the serial chain that no decoder of it can avoid. */
+static size_t walk_block(const uint8_t *in, const uint8_t *end, size_t *n_tokens)
+{
+    size_t n_out = 0;
+    for (;;) {
+        size_t token = *in++, n = token >> 4, byte = 255;
+        ++*n_tokens;
+        if (n == 15)
+            for (; byte == 255; n += byte)
+                byte = *in++;
+        in += n;
+        n_out += n;
+        if (in >= end)
+            return n_out;
+        in += 2;
+        n = token & 15; /* most matches are runs of zeros, with one byte more: taken without a branch */
+        size_t is_longer = n == 15;
+        byte = in[0] & (0 - is_longer);
+        n += byte;
+        in += is_longer;
+        if (byte == 255)
+            for (; byte == 255; n += byte)
+                byte = *in++;
+        n_out += n + 4;
+    }
+}
+
+static size_t walk_tokens(const struct chunks *chunks, size_t *n_tokens)
+{
+    size_t n_out = 0;
+    *n_tokens = 0;
+    for (int t = 0; t < N_FRAMES; t++)
+        for (size_t at = chunks->first[t] + 12; at < chunks->first[t + 1];) {
+            size_t n = big_endian_32(chunks->bytes + at);
+            at += 4;
+            n_out += walk_block(chunks->bytes + at, chunks->bytes + at + n, n_tokens);
+            at += n;
+        }
+    return n_out;
+}
+
+static size_t decompress_only(const struct chunks *chunks)
+{
+    static char block[8192];
+    size_t n_out = 0;
+    for (int t = 0; t < N_FRAMES; t++)
+        for (size_t at = chunks->first[t] + 12; at < chunks->first[t + 1];) {
+            int n = (int)big_endian_32(chunks->bytes + at);
+            at += 4;
+            n_out += (size_t)LZ4_decompress_safe((const char *)chunks->bytes + at, block, n, sizeof block);
+            at += (size_t)n;
+        }
+    return n_out;
+}
+
+static size_t decode(const struct bench_case *c, const struct chunks *chunks, struct photon_event *events)
+{
+    struct bslz4_frame frame = {
+        .n_pixels = N_PIXELS, .element_bytes = c->bit_depth / 8, .count_max = 60000, .valid_bits = valid_bits};
+    size_t n_events = 0;
+    for (int t = 0; t < N_FRAMES; t++) {
+        struct err err = {0};
+        size_t n, n_invalid;
+        if (bslz4_decode_frame(&frame, chunks->bytes + chunks->first[t], chunks->first[t + 1] - chunks->first[t],
+                               events, &n, &n_invalid, &err))
+            fail(c->name, &err);
+        n_events += n;
+    }
+    return n_events;
+}
+
+/* ---- reports ------------------------------------------------------------------------------------------------- */
+
+static double rss_mb(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024.0;
+}
+
+static void keep_best(double *best_s, double start_s)
+{
+    double took_s = now_s() - start_s;
+    *best_s = *best_s > 0.0 && *best_s < took_s ? *best_s : took_s;
+}
+
+static void run_case(const struct bench_case *c, unsigned long seed)
+{
+    write_series(c, seed);
+    struct chunks chunks = load_chunks(c, seed);
+    struct photon_event *events = malloc(N_PIXELS * sizeof *events);
+    double walk_s = 0.0, lz4_s = 0.0, decode_s = 0.0;
+    size_t n_tokens = 0, n_out = 0, n_events = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        double start_s = now_s();
+        n_out = walk_tokens(&chunks, &n_tokens);
+        keep_best(&walk_s, start_s);
+        start_s = now_s();
+        if (decompress_only(&chunks) != n_out)
+            fail(c->name, &(struct err){.message = "liblz4 and the walk disagree on the bytes that come out"});
+        keep_best(&lz4_s, start_s);
+        start_s = now_s();
+        n_events = decode(c, &chunks, events);
+        keep_best(&decode_s, start_s);
+    }
+    printf("{\"bench\":\"decode\",\"case\":\"%s\",\"time_s\":%.3e,\"bound_s\":%.3e,\"ratio_to_bound\":%.2f,"
+           "\"peer\":\"LZ4_decompress_safe\",\"ratio_peer\":%.2f,\"threads\":1,\"rss_mb\":%.0f,"
+           "\"tokens\":%zu,\"token_ns\":%.2f,\"events\":%zu,\"kb\":%.0f}\n",
+           c->name, decode_s / N_FRAMES, walk_s / N_FRAMES, decode_s / walk_s, lz4_s / decode_s, rss_mb(),
+           n_tokens / N_FRAMES, 1e9 * walk_s / (double)n_tokens, n_events / N_FRAMES,
+           (double)chunks.first[N_FRAMES] / N_FRAMES / 1000.0);
+    fflush(stdout);
+    free(events);
+    free(chunks.bytes);
+}
+
+int main(int argc, char **argv)
+{
+    const char *text = getenv("SEED");
+    unsigned long seed = text ? strtoul(text, NULL, 10) : 1;
+    mkdir("build", 0777);
+    mkdir(FOLDER, 0777);
+    for (size_t i = 0; i < N_CASES; i++) {
+        bool is_wanted = argc == 1;
+        for (int k = 1; k < argc; k++)
+            is_wanted = is_wanted || strcmp(argv[k], cases[i].name) == 0;
+        if (is_wanted)
+            run_case(&cases[i], seed);
+    }
+    return 0;
+}
