@@ -28,7 +28,7 @@ struct frames {
     hid_t master;
     uint32_t *pixel_mask;
     uint64_t *valid_bits;
-    struct bslz4_frame shape;
+    struct frame_shape shape;
     struct part *parts;
     int n_parts;
     uint8_t *chunk;
@@ -109,7 +109,7 @@ static int read_info(struct frames *frames, struct err *err)
         code = read_number(frames, DETECTOR "frame_time", &info->frame_time_s, err);
     if (code)
         return code;
-    if (!(n_columns >= 1 && n_rows >= 1 && n_columns * n_rows <= FRAMES_PIXELS_MAX))
+    if (!(n_columns >= 1 && n_rows >= 1 && n_columns * n_rows <= EVENT_PIXELS_MAX))
         return err_set(err, ERR_DATA, "%s: a detector of %g x %g pixels is not possible", frames->master_path,
                        n_columns, n_rows);
     if (!(info->frame_time_s > 0.0))
@@ -287,10 +287,12 @@ static int open_all(struct frames *frames, struct err *err)
     if (code == 0)
         code = open_parts(frames, err);
     if (code == 0)
-        frames->shape = (struct bslz4_frame){.n_pixels = frames->info.n_rows * frames->info.n_columns,
-                                             .element_bytes = frames->info.element_bytes,
-                                             .count_max = largest_count(frames),
-                                             .valid_bits = frames->valid_bits};
+        frames->shape =
+            (struct frame_shape){.n_pixels = frames->info.n_rows * frames->info.n_columns,
+                                 .element_bytes = frames->info.element_bytes,
+                                 .pixel_bits = event_pixel_bits(frames->info.n_rows * frames->info.n_columns),
+                                 .count_max = largest_count(frames),
+                                 .valid_bits = frames->valid_bits};
     return code;
 }
 
@@ -361,8 +363,7 @@ static int read_chunk(struct frames *frames, const struct part *part, size_t fra
     return 0;
 }
 
-int frames_read(struct frames *frames, size_t frame_index, struct photon_event *ret_events, size_t *ret_n,
-                size_t *ret_n_invalid, struct err *err)
+int frames_read(struct frames *frames, size_t frame_index, struct event_sink *sink, struct err *err)
 {
     int k = 0;
     while (k + 1 < frames->n_parts && frame_index >= frames->parts[k + 1].first_frame)
@@ -373,7 +374,7 @@ int frames_read(struct frames *frames, size_t frame_index, struct photon_event *
     size_t n_bytes = 0;
     int code = read_chunk(frames, part, frame_index - part->first_frame, &n_bytes, err);
     if (code == 0)
-        code = bslz4_decode_frame(&frames->shape, frames->chunk, n_bytes, ret_events, ret_n, ret_n_invalid, err);
+        code = bslz4_decode_frame(&frames->shape, frames->chunk, n_bytes, sink, err);
     if (code)
         err_prefix(err, "%s, frame %zu of %zu", part->path, frame_index + 1, frames->info.n_frames);
     return code;

@@ -14,8 +14,6 @@
 #include "analysis/bslz4.h"
 #include "base/err.h"
 
-#define FRAMES_PIXELS_MAX (UINT32_C(1) << 25) /* a 16M has 1.8e7 */
-
 struct frames_info {
     size_t n_frames;
     size_t n_rows, n_columns;
@@ -42,12 +40,8 @@ const struct frames_info *frames_info(const struct frames *frames);
 /* [n_rows * n_columns], bits as in the master: 0 gap, 1 dead, 2 under-responding, 3 over-responding, 4 noisy. */
 const uint32_t *frames_pixel_mask(const struct frames *frames);
 
-/*
- * The photons of one frame, in pixel order.
- *   ret_events  [n_rows * n_columns]
- * Errors: ERR_IO, ERR_DATA (a corrupt or truncated chunk), both with file and frame.
+/* The photons of one frame into `sink`. Errors: ERR_IO, ERR_DATA (a corrupt or truncated chunk), with file and frame.
  */
-int frames_read(struct frames *frames, size_t frame_index, struct photon_event *ret_events, size_t *ret_n,
-                size_t *ret_n_invalid, struct err *err);
+int frames_read(struct frames *frames, size_t frame_index, struct event_sink *sink, struct err *err);
 
 #endif

@@ -88,6 +88,7 @@ struct detector {
     uint32_t *photon_image;
     uint8_t *is_masked;
     struct photon_event *events; /* of one frame */
+    struct event_sink sink;
 };
 
 static int detector_init(struct detector *detector, const struct frames *frames, struct err *err)
@@ -97,8 +98,11 @@ static int detector_init(struct detector *detector, const struct frames *frames,
                                   .number = malloc(n * sizeof *detector->number),
                                   .photon_image = calloc(n, sizeof *detector->photon_image),
                                   .is_masked = malloc(n),
-                                  .events = malloc(n * sizeof *detector->events)};
-    if (!detector->number || !detector->photon_image || !detector->is_masked || !detector->events)
+                                  .events = malloc(n * sizeof *detector->events),
+                                  .sink = {.events = malloc((n + EVENT_SLACK) * sizeof *detector->sink.events),
+                                           .bright = malloc(n * sizeof *detector->sink.bright)}};
+    if (!detector->number || !detector->photon_image || !detector->is_masked || !detector->events ||
+        !detector->sink.events || !detector->sink.bright)
         return err_set(err, ERR_SYSTEM, "no memory for %zu pixels", n);
     return 0;
 }
@@ -109,6 +113,8 @@ static void detector_free(struct detector *detector)
     free(detector->photon_image);
     free(detector->is_masked);
     free(detector->events);
+    free(detector->sink.events);
+    free(detector->sink.bright);
 }
 
 static size_t number_pixels(struct detector *detector, const uint32_t *pixel_mask)
@@ -136,15 +142,17 @@ static int read_frames(struct frames *frames, size_t first_frame, struct photon_
     struct photon_event *events = detector->events;
     int code = 0;
     for (size_t t = 0; t < list->n_frames && code == 0; t++) {
-        size_t n = 0, n_invalid = 0;
-        code = frames_read(frames, first_frame + t, events, &n, &n_invalid, err);
+        code = frames_read(frames, first_frame + t, &detector->sink, err);
         if (code)
             break;
-        for (size_t i = 0; i < n; i++) {
-            detector->photon_image[events[i].pixel] += events[i].count;
-            events[i].pixel = detector->number[events[i].pixel];
+        struct event_frame frame = event_frame_of(&detector->sink, event_pixel_bits(detector->n_pixels));
+        size_t next_bright = 0;
+        for (size_t i = 0; i < frame.n_events; i++) {
+            uint32_t pixel = event_pixel(&frame, i), count = event_count(&frame, i, &next_bright);
+            detector->photon_image[pixel] += count;
+            events[i] = (struct photon_event){detector->number[pixel], count};
         }
-        code = photon_list_add_frame(list, t, events, n, err);
+        code = photon_list_add_frame(list, t, events, frame.n_events, err);
         show_progress(t + 1, list->n_frames);
     }
     if (code == 0)

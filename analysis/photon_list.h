@@ -14,12 +14,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "analysis/bslz4.h"
 #include "base/err.h"
 
 #define PHOTON_LIST_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
 #define PHOTON_LIST_HOT_MEANS 50
 #define PHOTON_LIST_HOT_PHOTONS 50
+
+/* Of one frame; unpacked from analysis/event.h, its pixel renumbered. */
+struct photon_event {
+    uint32_t pixel;
+    uint32_t count; /* photons, >= 1 */
+};
 
 struct photon_list {
     size_t
