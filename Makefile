@@ -4,7 +4,7 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
-#   make bench      compressed frames to photon events, beside what bounds it
+#   make bench      compressed frames to photon events, beside what bounds it; bench-peers: beside h5py and numpy
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
@@ -133,6 +133,10 @@ bench-loading: $(B)/tests/bench_loading
 bench: $(B)/tests/bench_decode
 	@$< $(CASES)
 
+# The same beside h5py and numpy on the same files.
+bench-peers: $(B)/tests/bench_decode
+	@$(PYTHON) tests/bench_decode_peer.py $(B) $(CASES)
+
 # A million ruby spectra of every faulty kind through the fit: one JSON line per kind. An hour of one core.
 SPECTRA ?= 1000000
 soak-ruby: $(B)/tests/soak_ruby
@@ -181,4 +185,4 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/coverage build/rehearsal* build/config.mk
 
-.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: soak-nights soak-membrane all rehearse rehearse-ten bench bench-peers bench-loading soak-ruby figures test coverage test-short check format format-check clean

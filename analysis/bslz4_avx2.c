@@ -8,19 +8,38 @@ INLINE void store_32(uint8_t *to, __m256i bytes) { _mm256_storeu_si256((__m256i 
 
 INLINE __m256i load_32(const uint8_t *from) { return _mm256_loadu_si256((const __m256i *)from); }
 
-/* Offsets 3 to 31, rare: the first copy feeds the second, which is then twice as far away. */
-INLINE void copy_doubling(uint8_t *op, size_t offset, size_t n)
-{
-    const uint8_t *from = op - offset;
-    size_t done = 0, distance = offset;
-    while (distance < 32 && done < n) {
-        for (size_t i = 0; i < distance; i++) /* at most 31 bytes, and not overlapping */
-            op[done + i] = from[i];
-        done += distance;
-        distance *= 2;
+#define PATTERN_ROW(o)                                                                                                 \
+    {                                                                                                                  \
+        0 % o, 1 % o, 2 % o, 3 % o, 4 % o, 5 % o, 6 % o, 7 % o, 8 % o, 9 % o, 10 % o, 11 % o, 12 % o, 13 % o, 14 % o,  \
+            15 % o                                                                                                     \
     }
-    for (; done < n; done += 32)
-        store_32(op + done, load_32(op + done - distance));
+
+/* Row `offset` - 1: which byte of the 16 from op - offset on stands at each place of the repeated pattern. */
+static const uint8_t pattern[16][16] __attribute__((aligned(16))) = {
+    PATTERN_ROW(1),  PATTERN_ROW(2),  PATTERN_ROW(3),  PATTERN_ROW(4),  PATTERN_ROW(5),  PATTERN_ROW(6),
+    PATTERN_ROW(7),  PATTERN_ROW(8),  PATTERN_ROW(9),  PATTERN_ROW(10), PATTERN_ROW(11), PATTERN_ROW(12),
+    PATTERN_ROW(13), PATTERN_ROW(14), PATTERN_ROW(15), PATTERN_ROW(16)};
+
+/* Offsets 3 to 31, mostly short matches. */
+INLINE void copy_near(uint8_t *op, size_t offset, size_t n)
+{
+    const __m128i *from = (const __m128i *)(op - offset);
+    if (offset > 16) {
+#pragma GCC unroll 3
+        for (size_t i = 0; i < 48; i += 16)
+            _mm_storeu_si128((__m128i *)(op + i), _mm_loadu_si128((const __m128i *)(op - offset + i)));
+        for (size_t i = 48; i < n; i += 16)
+            _mm_storeu_si128((__m128i *)(op + i), _mm_loadu_si128((const __m128i *)(op - offset + i)));
+        return;
+    }
+    __m128i places = _mm_load_si128((const __m128i *)pattern[offset - 1]);
+    __m128i repeated = _mm_shuffle_epi8(_mm_loadu_si128(from), places);
+    size_t stride = 16 - 16 % offset;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        _mm_storeu_si128((__m128i *)(op + i * stride), repeated);
+    for (size_t i = 4 * stride; i < n; i += stride)
+        _mm_storeu_si128((__m128i *)(op + i), repeated);
 }
 
 INLINE void copy_match(uint8_t *op, size_t offset, size_t n)
@@ -42,28 +61,23 @@ INLINE void copy_match(uint8_t *op, size_t offset, size_t n)
             store_32(op + i, repeated);
         return;
     }
-    copy_doubling(op, offset, n);
+    copy_near(op, offset, n);
 }
 
 INLINE uint32_t *emit_word(uint32_t *event, uint64_t word, uint64_t ones, uint64_t twos, uint32_t pixel, uint32_t unit)
 {
     int n = __builtin_popcountll(word);
-    twos &= word;
-    if (twos) {
-        for (int i = 0; i < n; i++, word &= word - 1) {
-            uint64_t bit = word & (0 - word);
-            uint32_t field = (uint32_t)((twos & bit) != 0) + (uint32_t)((twos & ones & bit) != 0);
-            event[i] = (pixel + (uint32_t)_tzcnt_u64(word)) + field * unit;
-        }
-        return event + n;
-    }
-    for (int i = 0;; i += 4) { /* four at a time; those beyond the last are overwritten */
+    uint64_t left = word;
+    for (int i = 0; i == 0 || i < n; i += 4) { /* four at a time; those beyond the last are overwritten */
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; k++, word = _blsr_u64(word))
-            event[i + k] = pixel + (uint32_t)_tzcnt_u64(word);
-        if (n - i <= 4)
-            return event + n;
+        for (int k = 0; k < 4; k++, left = _blsr_u64(left))
+            event[i + k] = pixel + (uint32_t)_tzcnt_u64(left);
     }
+    for (twos &= word; twos; twos = _blsr_u64(twos)) { /* few */
+        uint64_t bit = _blsi_u64(twos);
+        event[__builtin_popcountll(word & (bit - 1))] += ones & bit ? 2 * unit : unit;
+    }
+    return event + n;
 }
 
 INLINE void mark_words(const struct scan *s, const uint8_t *valid, size_t byte, size_t n_bytes, uint64_t *ret_words,
