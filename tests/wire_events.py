@@ -383,6 +383,37 @@ def check_following(directory):
           and not os.path.exists(f"{directory}/stopped_results.hdf"), f"refused when the end is told: {said['reason']}")
 
 
+def check_damage(directory):
+    """Random bytes of any file of any layout: refused in a sentence or analysed, never a crash."""
+    random = np.random.default_rng(9)
+    frames, mask = draw_series("uint16", 12, seed=8)
+    sparse = np.where((mask != 0) | (frames > CUTOFF), 0, frames)
+    stated = ["--frame-time", "0.1", "--shape", "66x124"]
+    with h5py.File(f"{directory}/worn_nd.h5", "w") as file:
+        file.create_dataset("entry/data/data", data=frames, chunks=(1,) + mask.shape, **BSLZ4)
+    series = {
+        "v2024.2": ([write_v2024(directory, "worn", frames, mask, 6), f"{directory}/worn_data_000001.h5"], []),
+        "LZ4 alone": ([write_legacy(directory, "worn_lz4", frames, mask, write=write_lz4),
+                       f"{directory}/worn_lz4_data_000001.h5"], []),
+        "NDFileHDF5": ([f"{directory}/worn_nd.h5"], stated[:2]),
+        "Lima2 sparse": ([write_sparse(directory, "worn_sparse", sparse, 12, chunks=(500,))], stated),
+    }
+    for what, (paths, arguments) in series.items():
+        statuses = [analyze(directory, "worn", paths[0], *arguments).returncode]
+        for path in paths * (40 // len(paths)):
+            whole = open(path, "rb").read()
+            broken = bytearray(whole)
+            for _ in range(random.integers(1, 30)):
+                broken[random.integers(len(whole) if random.integers(2) else 4096)] = random.integers(256)
+            with open(path, "wb") as file:
+                file.write(broken)
+            statuses.append(analyze(directory, "worn", paths[0], *arguments).returncode)
+            with open(path, "wb") as file:
+                file.write(whole)
+        check(statuses[0] == 0 and set(statuses) == {0, 1},
+              f"{what}, 40 times damaged: {statuses.count(1)} refused, none crashed")
+
+
 def main():
     directory = tempfile.mkdtemp(prefix="isobar-events-")
     try:
@@ -392,6 +423,7 @@ def main():
         check_sparse(directory)
         check_cache(directory)
         check_following(directory)
+        check_damage(directory)
         left = [name for name in os.listdir(directory) if ".part-" in name]
         check(not left, f"nothing unfinished is left behind {left}")
     finally:
