@@ -323,6 +323,21 @@ const uint64_t *frames_valid_bits(const struct frames *frames) { return frames->
 
 /* ---- in order, in the caller's thread ------------------------------------------------------------------------ */
 
+/* Waits until the next data file of a followed series is whole. */
+static int wait_for_part(struct frames *frames, struct err *err)
+{
+    for (bool is_last_try = false;; is_last_try = !wait_for_files(frames)) {
+        int code = frame_file_extend(frames->file, is_last_try, err);
+        if (code > 0 && frames->shape.n_pixels == 0)
+            settle_shape(frames);
+        if (code != 0)
+            return code < 0 ? code : 0;
+        if (is_last_try)
+            return err_set(err, ERR_DATA, "%s announces %zu frames, the series ended with %zu", frames->path,
+                           frames->info.n_frames, frame_file_count(frames->file));
+    }
+}
+
 int frames_start(struct frames *frames, size_t first, size_t end, int n_threads, struct err *err)
 {
     assert(frames->n_slots == 0 && first <= end && end <= frames->info.n_frames);
@@ -331,9 +346,11 @@ int frames_start(struct frames *frames, size_t first, size_t end, int n_threads,
     frames->end = end;
     if (frames->cache)
         return 0;
-    bool is_alone =
-        n_threads == 1 || (frame_file_count(frames->file) && frame_file_codec(frames->file) == FRAME_SPARSE);
-    int n_slots = is_alone ? 1 : 2 * n_threads + 2, code = 0;
+    int code = frame_file_count(frames->file) == 0 ? wait_for_part(frames, err) : 0;
+    if (code)
+        return code;
+    bool is_alone = n_threads == 1 || frame_file_codec(frames->file) == FRAME_SPARSE;
+    int n_slots = is_alone ? 1 : 2 * n_threads + 2;
     frames->places = malloc((end - first + 1) * sizeof *frames->places);
     if (!frames->places)
         return err_set(err, ERR_SYSTEM, "no memory for the places of %zu frames", end - first);
@@ -351,21 +368,6 @@ int frames_start(struct frames *frames, size_t first, size_t end, int n_threads,
             frames->n_threads++;
     }
     return code;
-}
-
-/* Waits until the next data file of a followed series is whole. */
-static int wait_for_part(struct frames *frames, struct err *err)
-{
-    for (bool is_last_try = false;; is_last_try = !wait_for_files(frames)) {
-        int code = frame_file_extend(frames->file, is_last_try, err);
-        if (code > 0 && frames->shape.n_pixels == 0)
-            settle_shape(frames);
-        if (code != 0)
-            return code < 0 ? code : 0;
-        if (is_last_try)
-            return err_set(err, ERR_DATA, "%s announces %zu frames, the series ended with %zu", frames->path,
-                           frames->info.n_frames, frame_file_count(frames->file));
-    }
 }
 
 /* Makes sure that frame `i` has a place, and some after it, if their files are there. */

@@ -314,9 +314,9 @@ static int analyze_frames(const struct arguments *arguments, struct frames *fram
             err_prefix(err, "%s", arguments->input_path);
     }
     if (code == 0)
-        code = begin_cache(arguments, frames, &cache, err);
-    if (code == 0)
         code = frames_start(frames, arguments->first_frame, end_frame, arguments->n_threads, err);
+    if (code == 0)
+        code = begin_cache(arguments, frames, &cache, err);
     if (code == 0)
         code = read_frames(frames, &list, &detector, cache, err);
     if (code == 0)

@@ -374,6 +374,8 @@ def check_following(directory):
     check(code == 0 and said["n_frames"] == len(frames) and all(
         np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(found, expected_events(frames, mask))),
         "the series is whole when its master's number of frames is there: the same events")
+    anew = json.loads(analyze(directory, "anew", "--from-events", f"{directory}/grown_events.bin").stdout)
+    check(all(anew[key] == said[key] for key in said if key not in ("elapsed_s", "result")), "and from them the same result")
     master = write_legacy(directory, "stopped", frames, mask)
     os.remove(f"{directory}/stopped_data_000003.h5")
     follower = Follower(directory, "stopped", master)
