@@ -47,7 +47,8 @@ const uint64_t *frames_valid_bits(const struct frames *frames);
 
 /*
  * From now on frames_next gives frames first .. end - 1. With n_threads 1 the caller's thread does everything; with
- * more, so many threads decode beside it. Once per frames_open. Errors: ERR_SYSTEM (memory, threads).
+ * more, so many threads decode beside it. Waits for the first data file of a followed series, after which
+ * frames_info holds all there is. Once per frames_open. Errors: ERR_SYSTEM (memory, threads), those of frames_next.
  */
 int frames_start(struct frames *frames, size_t first, size_t end, int n_threads, struct err *err);
 
