@@ -30,7 +30,7 @@ struct slot {
 };
 
 /* What one decoding thread has for itself. */
-struct bench {
+struct worker {
     struct frames *frames;
     pthread_t thread;
     uint8_t *chunk, *scratch; /* the compressed frame; a dense one, for LZ4 without bitshuffle */
@@ -52,7 +52,7 @@ struct frames {
     struct frame_place *places; /* [end - first] */
     int n_slots, n_threads;     /* threads beside the caller's */
     struct slot slots[SLOTS_MAX];
-    struct bench benches[FRAMES_THREADS_MAX];
+    struct worker workers[FRAMES_THREADS_MAX];
     size_t n_given; /* frames that frames_next has given out, of end - first */
     /* between the threads, under the mutex */
     pthread_mutex_t mutex;
@@ -73,24 +73,24 @@ static int allocate_sink(const struct frames *frames, struct event_sink *sink, s
     return sink->events && sink->bright ? 0 : err_set(err, ERR_SYSTEM, "no memory for the events of %zu pixels", n);
 }
 
-static void free_bench(struct bench *bench)
+static void free_worker(struct worker *worker)
 {
-    free(bench->chunk);
-    free(bench->scratch);
+    free(worker->chunk);
+    free(worker->scratch);
 }
 
-static int read_chunk(struct frames *frames, struct bench *bench, const struct frame_place *place, struct err *err)
+static int read_chunk(struct frames *frames, struct worker *worker, const struct frame_place *place, struct err *err)
 {
-    if (place->n_bytes > bench->chunk_size) {
-        uint8_t *larger = realloc(bench->chunk, place->n_bytes);
+    if (place->n_bytes > worker->chunk_size) {
+        uint8_t *larger = realloc(worker->chunk, place->n_bytes);
         if (!larger)
             return err_set(err, ERR_SYSTEM, "no memory for a chunk of %u bytes", place->n_bytes);
-        bench->chunk = larger;
-        bench->chunk_size = place->n_bytes;
+        worker->chunk = larger;
+        worker->chunk_size = place->n_bytes;
     }
     size_t done = 0;
     while (done < place->n_bytes) {
-        ssize_t n = pread(frame_file_part_fd(frames->file, place->part), bench->chunk + done, place->n_bytes - done,
+        ssize_t n = pread(frame_file_part_fd(frames->file, place->part), worker->chunk + done, place->n_bytes - done,
                           (off_t)(place->address + done));
         if (n < 0 && errno == EINTR)
             continue;
@@ -102,19 +102,19 @@ static int read_chunk(struct frames *frames, struct bench *bench, const struct f
     return 0;
 }
 
-static int decode_chunk(const struct frames *frames, struct bench *bench, size_t n_bytes, struct event_sink *sink,
+static int decode_chunk(const struct frames *frames, struct worker *worker, size_t n_bytes, struct event_sink *sink,
                         struct err *err)
 {
     switch (frame_file_codec(frames->file)) {
     case FRAME_BSLZ4:
-        return bslz4_decode_frame(&frames->shape, bench->chunk, n_bytes, sink, err);
+        return bslz4_decode_frame(&frames->shape, worker->chunk, n_bytes, sink, err);
     case FRAME_LZ4:
-        if (!bench->scratch)
-            bench->scratch = malloc(frames->shape.n_pixels * (size_t)frames->shape.element_bytes);
-        return bench->scratch ? dense_decode_lz4(&frames->shape, bench->chunk, n_bytes, bench->scratch, sink, err)
-                              : err_set(err, ERR_SYSTEM, "no memory for a frame");
+        if (!worker->scratch)
+            worker->scratch = malloc(frames->shape.n_pixels * (size_t)frames->shape.element_bytes);
+        return worker->scratch ? dense_decode_lz4(&frames->shape, worker->chunk, n_bytes, worker->scratch, sink, err)
+                               : err_set(err, ERR_SYSTEM, "no memory for a frame");
     case FRAME_DENSE:
-        return dense_decode_frame(&frames->shape, bench->chunk, n_bytes, sink, err);
+        return dense_decode_frame(&frames->shape, worker->chunk, n_bytes, sink, err);
     case FRAME_SPARSE:
         break;
     }
@@ -122,18 +122,18 @@ static int decode_chunk(const struct frames *frames, struct bench *bench, size_t
 }
 
 /* Frame `i` of those started; `sink` from its beginning. */
-static int decode(struct frames *frames, struct bench *bench, size_t i, struct event_sink *sink, struct err *err)
+static int decode(struct frames *frames, struct worker *worker, size_t i, struct event_sink *sink, struct err *err)
 {
     const struct frame_place *place = &frames->places[i];
     struct err reason = {0};
-    int code = read_chunk(frames, bench, place, &reason);
+    int code = read_chunk(frames, worker, place, &reason);
     if (code == 0)
-        code = decode_chunk(frames, bench, place->n_bytes, sink, &reason);
+        code = decode_chunk(frames, worker, place->n_bytes, sink, &reason);
     for (int k = 0; frames->settings.is_followed && code != 0 && k < RETRIES_MAX; k++) {
         poll(NULL, 0, RETRY_MS);
-        code = read_chunk(frames, bench, place, &reason);
+        code = read_chunk(frames, worker, place, &reason);
         if (code == 0)
-            code = decode_chunk(frames, bench, place->n_bytes, sink, &reason);
+            code = decode_chunk(frames, worker, place->n_bytes, sink, &reason);
     }
     if (code)
         err_set(err, code, "%s, frame %zu of %zu: %s", frame_file_part_path(frames->file, place->part),
@@ -143,8 +143,8 @@ static int decode(struct frames *frames, struct bench *bench, size_t i, struct e
 
 static void *run(void *argument)
 {
-    struct bench *bench = argument;
-    struct frames *frames = bench->frames;
+    struct worker *worker = argument;
+    struct frames *frames = worker->frames;
     pthread_mutex_lock(&frames->mutex);
     while (!frames->is_ended) {
         size_t i = frames->n_taken;
@@ -155,7 +155,7 @@ static void *run(void *argument)
         frames->n_taken++;
         struct slot *slot = &frames->slots[i % (size_t)frames->n_slots];
         pthread_mutex_unlock(&frames->mutex);
-        int code = decode(frames, bench, i, &slot->sink, &slot->err);
+        int code = decode(frames, worker, i, &slot->sink, &slot->err);
         pthread_mutex_lock(&frames->mutex);
         slot->code = code;
         slot->frame_index = i;
@@ -221,7 +221,7 @@ static int mask_flagged_pixels(struct frames *frames, struct err *err)
 {
     struct frame_place place;
     struct event_sink sink = {0};
-    struct bench bench = {.frames = frames};
+    struct worker worker = {.frames = frames};
     uint32_t count_max = frames->shape.count_max;
     int code = frame_file_locate(frames->file, 0, 1, &place, err);
     if (code == 0)
@@ -229,7 +229,7 @@ static int mask_flagged_pixels(struct frames *frames, struct err *err)
     frames->places = &place;
     frames->shape.count_max = UINT32_MAX;
     if (code == 0)
-        code = decode(frames, &bench, 0, &sink, err);
+        code = decode(frames, &worker, 0, &sink, err);
     frames->shape.count_max = count_max;
     frames->places = NULL;
     struct event_frame frame = event_frame_of(&sink, frames->shape.pixel_bits);
@@ -243,7 +243,7 @@ static int mask_flagged_pixels(struct frames *frames, struct err *err)
     }
     free(sink.events);
     free(sink.bright);
-    free_bench(&bench);
+    free_worker(&worker);
     return code;
 }
 
@@ -292,9 +292,9 @@ void frames_close(struct frames *frames)
     pthread_cond_broadcast(&frames->work);
     pthread_mutex_unlock(&frames->mutex);
     for (int i = 0; i < frames->n_threads; i++)
-        pthread_join(frames->benches[i].thread, NULL);
+        pthread_join(frames->workers[i].thread, NULL);
     for (int i = 0; i < FRAMES_THREADS_MAX; i++)
-        free_bench(&frames->benches[i]);
+        free_worker(&frames->workers[i]);
     for (int i = 0; i < frames->n_slots; i++) {
         free(frames->slots[i].sink.events);
         free(frames->slots[i].sink.bright);
@@ -359,9 +359,9 @@ int frames_start(struct frames *frames, size_t first, size_t end, int n_threads,
         code = allocate_sink(frames, &frames->slots[i].sink, err);
     }
     for (int i = 0; i < FRAMES_THREADS_MAX; i++)
-        frames->benches[i].frames = frames;
+        frames->workers[i].frames = frames;
     for (int i = 0; !is_alone && i < n_threads && code == 0; i++) {
-        int cause = pthread_create(&frames->benches[i].thread, NULL, run, &frames->benches[i]);
+        int cause = pthread_create(&frames->workers[i].thread, NULL, run, &frames->workers[i]);
         if (cause)
             code = err_set(err, ERR_SYSTEM, "no thread to decode with: %s", strerror(cause));
         else
@@ -423,7 +423,7 @@ int frames_next(struct frames *frames, struct event_frame *ret_frame, struct err
     if (frame_file_codec(frames->file) == FRAME_SPARSE)
         code = frame_file_read_sparse(frames->file, frames->first + i, &frames->shape, &slot->sink, err);
     else if (frames->n_threads == 0)
-        code = decode(frames, &frames->benches[0], i, &slot->sink, err);
+        code = decode(frames, &frames->workers[0], i, &slot->sink, err);
     else
         code = wait_for_slot(frames, i, slot, err);
     if (code)

@@ -219,7 +219,9 @@ static void check_order(const struct event_cache *cache)
             assert_true(pixel < seen->n_rows * seen->n_columns);
             assert_true(event_cache_valid_bits(cache)[pixel / 64] >> pixel % 64 & 1);
             assert_true(i == 0 || pixel > event_pixel(&frame, i - 1));
+            size_t before = next_bright;
             assert_true(event_count(&frame, i, &next_bright) > 0);
+            assert_true(next_bright == before || frame.bright[before].index == i);
         }
         assert_int_equal(next_bright, frame.n_bright);
     }
