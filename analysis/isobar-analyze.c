@@ -16,7 +16,6 @@
 #include "analysis/event_cache.h"
 #include "analysis/frames.h"
 #include "analysis/isf.h"
-#include "analysis/photon_list.h"
 #include "analysis/result_file.h"
 #include "analysis/ttcf.h"
 #include "base/clock.h"
@@ -162,119 +161,121 @@ static void show_progress(size_t done, size_t n)
     fprintf(stderr, "\rreading frames: %3d %%%s", percent, done == n ? "\n" : "");
 }
 
-/* Per pixel of the detector, [n_pixels]. */
-struct detector {
-    size_t n_pixels, n_valid;
-    uint32_t *number; /* of the valid ones, in order; UINT32_MAX where masked */
-    uint32_t *photon_image;
-    uint8_t *is_masked;          /* by the detector, the user, or hot */
-    struct photon_event *events; /* of one frame */
+/* What hot pixels show at once: those frames are kept and correlated again without them. */
+#define EARLY_FRAMES 256
+#define EARLY_EVENTS_MAX (size_t)(16 << 20) /* 64 MB */
+#define PASSES_MAX 4                        /* a hot pixel hides another, whose turn comes in the next pass */
+
+struct early {
+    struct event_frame frames[EARLY_FRAMES];
+    size_t n, n_events;
 };
 
-static int detector_init(struct detector *detector, const struct frames *frames, const char *mask_path, struct err *err)
+/* One scan on its way from frames to the result. */
+struct scan {
+    const struct arguments *arguments;
+    struct frames *frames;
+    struct ttcf_run *run;
+    size_t first_frame, n_frames, n_pixels, n_hot;
+    uint8_t *is_masked; /* [n_pixels], by the detector, the user, or hot */
+    uint8_t *scratch;   /* [n_pixels] */
+    struct early early;
+};
+
+/* One bin: all valid pixels. */
+static int begin_run(struct scan *scan, struct err *err)
 {
-    const struct frames_info *info = frames_info(frames);
-    size_t n = info->n_rows * info->n_columns;
-    *detector = (struct detector){.n_pixels = n,
-                                  .number = malloc(n * sizeof *detector->number),
-                                  .photon_image = calloc(n, sizeof *detector->photon_image),
-                                  .is_masked = malloc(n),
-                                  .events = malloc(n * sizeof *detector->events)};
-    if (!detector->number || !detector->photon_image || !detector->is_masked || !detector->events)
-        return err_set(err, ERR_SYSTEM, "no memory for %zu pixels", n);
-    memcpy(detector->is_masked, frames_is_masked(frames), n);
-    int code = mask_path ? frame_file_read_mask(mask_path, info->n_rows, info->n_columns, detector->is_masked, err) : 0;
-    for (size_t i = 0; i < n; i++)
-        detector->number[i] = detector->is_masked[i] ? UINT32_MAX : (uint32_t)detector->n_valid++;
+    for (size_t p = 0; p < scan->n_pixels; p++)
+        scan->scratch[p] = !scan->is_masked[p];
+    const struct ttcf_settings settings = {.n_frames = scan->n_frames,
+                                           .n_pixels = scan->n_pixels,
+                                           .n_bins = 1,
+                                           .bin_of_pixel = scan->scratch,
+                                           .with_matrix = scan->arguments->with_matrix};
+    ttcf_end(scan->run);
+    scan->run = NULL;
+    int code = ttcf_begin(&scan->run, &settings, err);
+    if (code)
+        err_prefix(err, "%s", scan->arguments->input_path);
     return code;
 }
 
-static void detector_free(struct detector *detector)
+/* Hot pixels join the mask; returns how many there were. */
+static size_t mask_hot_pixels(struct scan *scan)
 {
-    free(detector->events);
-    free(detector->number);
-    free(detector->photon_image);
-    free(detector->is_masked);
-}
-
-static void mask_hot_pixels(struct detector *detector, const struct photon_list *list)
-{
-    for (size_t i = 0, hot = 0; i < detector->n_pixels && hot < list->n_hot; i++)
-        if (detector->number[i] == list->hot_pixels[hot]) {
-            detector->is_masked[i] = 1;
-            hot++;
-        }
-}
-
-/* The frame's events with valid-pixel numbers, into detector->events; returns how many are under the mask. */
-static size_t take_events(struct detector *detector, const struct event_frame *frame)
-{
-    size_t n = 0, next_bright = 0;
-    for (size_t i = 0; i < frame->n_events; i++) {
-        uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
-        if (detector->is_masked[pixel])
-            continue;
-        detector->photon_image[pixel] += count;
-        detector->events[n++] = (struct photon_event){detector->number[pixel], count};
-    }
+    size_t n = ttcf_find_hot(scan->run, scan->scratch);
+    for (size_t p = 0; n && p < scan->n_pixels; p++)
+        scan->is_masked[p] |= scan->scratch[p];
+    scan->n_hot += n;
     return n;
 }
 
-/* With `cache`, every frame goes into it as it is. */
-static int read_frames(struct frames *frames, struct photon_list *list, struct detector *detector,
-                       struct event_cache_writer *cache, struct err *err)
+static int keep_early(struct early *early, const struct event_frame *frame, struct err *err)
+{
+    struct event_frame *kept = &early->frames[early->n++];
+    uint32_t *events = malloc(frame->n_events * sizeof *events + 1);
+    struct event_bright *bright = malloc(frame->n_bright * sizeof *bright + 1);
+    *kept = *frame;
+    kept->events = events;
+    kept->bright = bright;
+    if (!events || !bright)
+        return err_set(err, ERR_SYSTEM, "no memory for %zu events", frame->n_events);
+    memcpy(events, frame->events, frame->n_events * sizeof *events);
+    memcpy(bright, frame->bright, frame->n_bright * sizeof *bright);
+    early->n_events += frame->n_events;
+    return 0;
+}
+
+static void forget_early(struct early *early)
+{
+    for (size_t i = 0; i < early->n; i++) {
+        free((void *)early->frames[i].events);
+        free((void *)early->frames[i].bright);
+    }
+    early->n = early->n_events = 0;
+}
+
+/* The first frames are in: without the hot pixels that they show, from the beginning. */
+static int judge_early(struct scan *scan, struct err *err)
+{
+    int code = 0;
+    while (code == 0 && mask_hot_pixels(scan)) {
+        code = begin_run(scan, err);
+        for (size_t i = 0; i < scan->early.n && code == 0; i++)
+            code = ttcf_add_frame(scan->run, &scan->early.frames[i], err);
+    }
+    forget_early(&scan->early);
+    return code;
+}
+
+/* Frame by frame: into the correlation and, with `cache`, as they are into the event cache. */
+static int read_frames(struct scan *scan, struct event_cache_writer *cache, struct err *err)
 {
     struct event_frame frame;
+    bool is_early = true;
     int code = 0;
-    for (size_t t = 0; t < list->n_frames && code == 0; t++) {
-        code = frames_next(frames, &frame, err);
+    for (size_t t = 0; t < scan->n_frames && code == 0; t++) {
+        code = frames_next(scan->frames, &frame, err);
         if (code < 0)
             break;
         assert(code == 1);
-        size_t n = take_events(detector, &frame);
-        code = photon_list_add_frame(list, t, detector->events, n, err);
+        code = ttcf_add_frame(scan->run, &frame, err);
         if (code == 0 && cache)
             code = event_cache_append(cache, &frame, err);
-        show_progress(t + 1, list->n_frames);
+        if (code == 0 && is_early)
+            code = keep_early(&scan->early, &frame, err);
+        bool is_enough = scan->early.n == EARLY_FRAMES || scan->early.n_events > EARLY_EVENTS_MAX;
+        if (code == 0 && is_early && (is_enough || t + 1 == scan->n_frames)) {
+            code = judge_early(scan, err);
+            is_early = false;
+        }
+        show_progress(t + 1, scan->n_frames);
     }
-    if (code == 0)
-        code = photon_list_finish(list, err);
-    if (code == 0)
-        mask_hot_pixels(detector, list);
+    forget_early(&scan->early);
     return code;
 }
 
 /* ---- the whole of it ----------------------------------------------------------------------------------------- */
-
-static int correlate(const struct arguments *arguments, const struct frames *frames, const struct photon_list *list,
-                     const struct detector *detector, struct outcome *outcome, struct err *err)
-{
-    struct ttcf ttcf;
-    int code = ttcf_correlate(&ttcf, list, arguments->with_matrix, err);
-    if (code) {
-        err_prefix(err, "%s", arguments->input_path);
-        return code;
-    }
-    struct isf_curve curve;
-    const struct frames_info *info = frames_info(frames);
-    outcome->n_frames = ttcf.n_frames;
-    outcome->n_pixels = ttcf.n_pixels;
-    outcome->n_photons = ttcf.n_photons;
-    outcome->is_fitted = isf_fit(&ttcf, info->frame_time_s, &outcome->fit, &curve, &outcome->reason) == 0;
-    struct result result = {.master_path = frames_master_path(frames),
-                            .info = info,
-                            .is_masked = detector->is_masked,
-                            .n_hot_pixels = list->n_hot,
-                            .photon_image = detector->photon_image,
-                            .first_frame = arguments->first_frame,
-                            .ttcf = &ttcf,
-                            .curve = &curve,
-                            .fit = outcome->is_fitted ? &outcome->fit : NULL,
-                            .reason = outcome->is_fitted ? NULL : outcome->reason.message};
-    code = result_file_write(arguments->result_path, &result, err);
-    ttcf_free(&ttcf);
-    return code;
-}
 
 /* "scan_results.hdf" -> "scan_events.bin", and any other name with "_events.bin" behind it. */
 static void events_path(const char *result_path, char *ret_path, size_t size)
@@ -296,50 +297,121 @@ static int begin_cache(const struct arguments *arguments, const struct frames *f
                               frames_valid_bits(frames), err);
 }
 
-static int analyze_frames(const struct arguments *arguments, struct frames *frames, struct outcome *outcome,
-                          struct err *err)
+/* The series once more, from its events where they are kept. */
+static int read_again(struct scan *scan, bool has_cache, struct err *err)
 {
-    const struct frames_info *info = frames_info(frames);
-    size_t end_frame = arguments->end_frame ? arguments->end_frame : info->n_frames;
-    if (end_frame > info->n_frames)
-        return err_set(err, ERR_ARG, "frames %zu:%zu asked for, but %s has %zu", arguments->first_frame, end_frame,
-                       arguments->input_path, info->n_frames);
-    struct photon_list list = {0};
-    struct detector detector;
+    const struct arguments *arguments = scan->arguments;
+    struct frames_settings settings = arguments->settings;
+    char path[1024];
+    events_path(arguments->result_path, path, sizeof path);
+    settings.is_followed = false;
+    settings.from_events |= has_cache;
+    struct frames *again;
+    int code = frames_open(&again, has_cache ? path : arguments->input_path, &settings, err);
+    if (code)
+        return code;
+    frames_close(scan->frames);
+    scan->frames = again;
+    code = begin_run(scan, err);
+    if (code == 0)
+        code = frames_start(again, scan->first_frame, scan->first_frame + scan->n_frames, arguments->n_threads, err);
+    return code ? code : read_frames(scan, NULL, err);
+}
+
+static int read_scan(struct scan *scan, struct err *err)
+{
     struct event_cache_writer *cache = NULL;
-    int code = detector_init(&detector, frames, arguments->mask_path, err);
-    if (code == 0) {
-        code = photon_list_init(&list, detector.n_valid, end_frame - arguments->first_frame, err);
-        if (code)
-            err_prefix(err, "%s", arguments->input_path);
-    }
+    int code = begin_run(scan, err);
     if (code == 0)
-        code = frames_start(frames, arguments->first_frame, end_frame, arguments->n_threads, err);
+        code = frames_start(scan->frames, scan->first_frame, scan->first_frame + scan->n_frames,
+                            scan->arguments->n_threads, err);
     if (code == 0)
-        code = begin_cache(arguments, frames, &cache, err);
+        code = begin_cache(scan->arguments, scan->frames, &cache, err);
+    bool has_cache = cache != NULL;
     if (code == 0)
-        code = read_frames(frames, &list, &detector, cache, err);
-    if (code == 0)
-        code = correlate(arguments, frames, &list, &detector, outcome, err);
+        code = read_frames(scan, cache, err);
     if (code == 0 && cache)
         code = event_cache_commit(cache, err);
     else
         event_cache_discard(cache);
-    photon_list_free(&list);
-    detector_free(&detector);
+    for (int pass = 1; pass < PASSES_MAX && code == 0 && mask_hot_pixels(scan); pass++)
+        code = read_again(scan, has_cache, err);
     return code;
+}
+
+static int write_result(struct scan *scan, struct outcome *outcome, struct err *err)
+{
+    struct ttcf ttcf;
+    struct isf_curve curve;
+    int code = ttcf_result(scan->run, 1, true, &ttcf, err);
+    if (code) {
+        err_prefix(err, "%s", scan->arguments->input_path);
+        return code;
+    }
+    const struct frames_info *info = frames_info(scan->frames);
+    outcome->n_frames = ttcf.n_frames;
+    outcome->n_pixels = ttcf.n_pixels;
+    outcome->n_photons = ttcf.n_photons;
+    outcome->is_fitted = isf_fit(&ttcf, info->frame_time_s, &outcome->fit, &curve, &outcome->reason) == 0;
+    uint32_t *photon_image = malloc(scan->n_pixels * sizeof *photon_image);
+    if (photon_image) {
+        ttcf_count_photons(scan->run, photon_image);
+        struct result result = {.master_path = outcome->master_path,
+                                .info = info,
+                                .is_masked = scan->is_masked,
+                                .n_hot_pixels = scan->n_hot,
+                                .photon_image = photon_image,
+                                .first_frame = scan->first_frame,
+                                .ttcf = &ttcf,
+                                .curve = &curve,
+                                .fit = outcome->is_fitted ? &outcome->fit : NULL,
+                                .reason = outcome->is_fitted ? NULL : outcome->reason.message};
+        code = result_file_write(scan->arguments->result_path, &result, err);
+    } else {
+        code = err_set(err, ERR_SYSTEM, "no memory for an image of %zu pixels", scan->n_pixels);
+    }
+    free(photon_image);
+    ttcf_free(&ttcf);
+    return code;
+}
+
+static int analyze_scan(struct scan *scan, struct outcome *outcome, struct err *err)
+{
+    const struct arguments *arguments = scan->arguments;
+    const struct frames_info *info = frames_info(scan->frames);
+    size_t end_frame = arguments->end_frame ? arguments->end_frame : info->n_frames;
+    if (end_frame > info->n_frames)
+        return err_set(err, ERR_ARG, "frames %zu:%zu asked for, but %s has %zu", arguments->first_frame, end_frame,
+                       arguments->input_path, info->n_frames);
+    scan->first_frame = arguments->first_frame;
+    scan->n_frames = end_frame - arguments->first_frame;
+    scan->n_pixels = info->n_rows * info->n_columns;
+    scan->is_masked = malloc(scan->n_pixels);
+    scan->scratch = malloc(scan->n_pixels);
+    if (!scan->is_masked || !scan->scratch)
+        return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", scan->n_pixels);
+    memcpy(scan->is_masked, frames_is_masked(scan->frames), scan->n_pixels);
+    int code = 0;
+    if (arguments->mask_path)
+        code = frame_file_read_mask(arguments->mask_path, info->n_rows, info->n_columns, scan->is_masked, err);
+    if (code == 0)
+        code = read_scan(scan, err);
+    return code ? code : write_result(scan, outcome, err);
 }
 
 static int analyze(const struct arguments *arguments, struct outcome *outcome, struct err *err)
 {
-    struct frames *frames;
+    struct scan scan = {.arguments = arguments};
     int64_t start_ns = clock_wall_ns();
-    int code = frames_open(&frames, arguments->input_path, &arguments->settings, err);
+    int code = frames_open(&scan.frames, arguments->input_path, &arguments->settings, err);
     if (code)
         return code;
-    snprintf(outcome->master_path, sizeof outcome->master_path, "%s", frames_master_path(frames));
-    code = analyze_frames(arguments, frames, outcome, err);
-    frames_close(frames);
+    snprintf(outcome->master_path, sizeof outcome->master_path, "%s", frames_master_path(scan.frames));
+    code = analyze_scan(&scan, outcome, err);
+    frames_close(scan.frames);
+    ttcf_end(scan.run);
+    free(scan.is_masked);
+    free(scan.scratch);
     outcome->elapsed_s = s_from_ns(clock_wall_ns() - start_ns);
     return code;
 }
