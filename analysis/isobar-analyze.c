@@ -180,6 +180,7 @@ struct scan {
     uint8_t *is_masked; /* [n_pixels], by the detector, the user, or hot */
     uint8_t *scratch;   /* [n_pixels] */
     struct early early;
+    struct event_cache_writer *cache; /* until it is on the disk; NULL: none */
 };
 
 /* One bin: all valid pixels. */
@@ -248,8 +249,8 @@ static int judge_early(struct scan *scan, struct err *err)
     return code;
 }
 
-/* Frame by frame: into the correlation and, with `cache`, as they are into the event cache. */
-static int read_frames(struct scan *scan, struct event_cache_writer *cache, struct err *err)
+/* Frame by frame: into the correlation and, where there is one, as they are into the event cache. */
+static int read_frames(struct scan *scan, struct err *err)
 {
     struct event_frame frame;
     bool is_early = true;
@@ -260,8 +261,8 @@ static int read_frames(struct scan *scan, struct event_cache_writer *cache, stru
             break;
         assert(code == 1);
         code = ttcf_add_frame(scan->run, &frame, err);
-        if (code == 0 && cache)
-            code = event_cache_append(cache, &frame, err);
+        if (code == 0 && scan->cache)
+            code = event_cache_append(scan->cache, &frame, err);
         if (code == 0 && is_early)
             code = keep_early(&scan->early, &frame, err);
         bool is_enough = scan->early.n == EARLY_FRAMES || scan->early.n_events > EARLY_EVENTS_MAX;
@@ -297,6 +298,13 @@ static int begin_cache(const struct arguments *arguments, const struct frames *f
                               frames_valid_bits(frames), err);
 }
 
+static int keep_events(struct scan *scan, struct err *err)
+{
+    struct event_cache_writer *cache = scan->cache;
+    scan->cache = NULL;
+    return cache ? event_cache_commit(cache, err) : 0;
+}
+
 /* The series once more, from its events where they are kept. */
 static int read_again(struct scan *scan, bool has_cache, struct err *err)
 {
@@ -315,27 +323,25 @@ static int read_again(struct scan *scan, bool has_cache, struct err *err)
     code = begin_run(scan, err);
     if (code == 0)
         code = frames_start(again, scan->first_frame, scan->first_frame + scan->n_frames, arguments->n_threads, err);
-    return code ? code : read_frames(scan, NULL, err);
+    return code ? code : read_frames(scan, err);
 }
 
 static int read_scan(struct scan *scan, struct err *err)
 {
-    struct event_cache_writer *cache = NULL;
     int code = begin_run(scan, err);
     if (code == 0)
         code = frames_start(scan->frames, scan->first_frame, scan->first_frame + scan->n_frames,
                             scan->arguments->n_threads, err);
     if (code == 0)
-        code = begin_cache(scan->arguments, scan->frames, &cache, err);
-    bool has_cache = cache != NULL;
+        code = begin_cache(scan->arguments, scan->frames, &scan->cache, err);
+    bool has_cache = scan->cache != NULL;
     if (code == 0)
-        code = read_frames(scan, cache, err);
-    if (code == 0 && cache)
-        code = event_cache_commit(cache, err);
-    else
-        event_cache_discard(cache);
-    for (int pass = 1; pass < PASSES_MAX && code == 0 && mask_hot_pixels(scan); pass++)
-        code = read_again(scan, has_cache, err);
+        code = read_frames(scan, err);
+    for (int pass = 1; pass < PASSES_MAX && code == 0 && mask_hot_pixels(scan); pass++) {
+        code = keep_events(scan, err);
+        if (code == 0)
+            code = read_again(scan, has_cache, err);
+    }
     return code;
 }
 
@@ -396,7 +402,9 @@ static int analyze_scan(struct scan *scan, struct outcome *outcome, struct err *
         code = frame_file_read_mask(arguments->mask_path, info->n_rows, info->n_columns, scan->is_masked, err);
     if (code == 0)
         code = read_scan(scan, err);
-    return code ? code : write_result(scan, outcome, err);
+    if (code == 0)
+        code = write_result(scan, outcome, err);
+    return code ? code : keep_events(scan, err);
 }
 
 static int analyze(const struct arguments *arguments, struct outcome *outcome, struct err *err)
@@ -408,6 +416,7 @@ static int analyze(const struct arguments *arguments, struct outcome *outcome, s
         return code;
     snprintf(outcome->master_path, sizeof outcome->master_path, "%s", frames_master_path(scan.frames));
     code = analyze_scan(&scan, outcome, err);
+    event_cache_discard(scan.cache);
     frames_close(scan.frames);
     ttcf_end(scan.run);
     free(scan.is_masked);

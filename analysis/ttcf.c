@@ -438,9 +438,11 @@ static int check_result(const struct ttcf_run *run, int bin, struct err *err)
                        "%zu of %zu pixels had more than %d photons in a frame: too bright for photon correlation; mask "
                        "the brightest pixels or attenuate the beam",
                        n_bright, run->bins[bin - 1].n_pixels, TTCF_COUNT_MAX);
-    if (run->n_frames < 2 || run->bins[bin - 1].n_photons == 0)
-        return err_set(err, ERR_DATA, "%zu photons in %zu frames of %zu valid pixels: nothing to correlate",
-                       run->bins[bin - 1].n_photons, run->n_frames, run->bins[bin - 1].n_pixels);
+    if (run->n_frames < 2)
+        return err_set(err, ERR_DATA, "%zu frames: a correlation needs 2", run->n_frames);
+    if (run->bins[bin - 1].n_photons == 0)
+        return err_set(err, ERR_DATA, "no photons in %zu frames of %zu valid pixels: nothing to correlate",
+                       run->n_frames, run->bins[bin - 1].n_pixels);
     return 0;
 }
 
@@ -544,7 +546,7 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
     for (int b = 0; b < run->n_bins; b++)
         if (run->bins[b].n_pixels == 0) {
             ttcf_end(run);
-            return err_set(err, ERR_ARG, "no valid pixel in bin %d: nothing to correlate; check the mask", b + 1);
+            return err_set(err, ERR_ARG, "0 valid pixels in bin %d: nothing to correlate; check the mask", b + 1);
         }
     *ret_run = run;
     return 0;

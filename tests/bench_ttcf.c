@@ -126,7 +126,8 @@ static double write_s(size_t n_bytes)
 
 /* ---- the correlator ------------------------------------------------------------------------------------------ */
 
-static double correlate(const struct scan *scan, int n_bins, bool with_matrix, uint64_t *ret_pairs, double *ret_slowest_s)
+static double correlate(const struct scan *scan, int n_bins, bool with_matrix, uint64_t *ret_pairs,
+                        double *ret_slowest_s)
 {
     struct ttcf_run *run;
     struct err err = {0};
@@ -178,12 +179,13 @@ static void run_case(const char *name, const struct scan *scan, int n_bins, bool
     double written_s = matrix_bytes ? write_s(matrix_bytes) : 0.0, bound_s = fmax(visits_s, pairs_s) + written_s;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"bench\":\"ttcf\",\"case\":\"%s\",\"bins\":%d,\"matrix\":%s,\"time_s\":%.3f,\"cold_s\":%.3f,"
-           "\"visits_s\":%.3f,\"pairs_s\":%.3f,\"matrix_s\":%.3f,\"bound_s\":%.3f,\"ratio_to_bound\":%.2f,"
-           "\"pairs\":%llu,\"photons\":%zu,\"frame_ms_mean\":%.3f,\"frame_ms_max\":%.2f,\"threads\":1,\"rss_mb\":%ld}\n",
-           name, n_bins, with_matrix ? "true" : "false", warm_s, cold_s, visits_s, pairs_s, written_s, bound_s,
-           warm_s / bound_s, (unsigned long long)n_pairs, scan->n_photons, 1e3 * warm_s / (double)scan->n_frames,
-           1e3 * slowest_s, usage.ru_maxrss / 1024);
+    printf(
+        "{\"bench\":\"ttcf\",\"case\":\"%s\",\"bins\":%d,\"matrix\":%s,\"time_s\":%.3f,\"cold_s\":%.3f,"
+        "\"visits_s\":%.3f,\"pairs_s\":%.3f,\"matrix_s\":%.3f,\"bound_s\":%.3f,\"ratio_to_bound\":%.2f,"
+        "\"pairs\":%llu,\"photons\":%zu,\"frame_ms_mean\":%.3f,\"frame_ms_max\":%.2f,\"threads\":1,\"rss_mb\":%ld}\n",
+        name, n_bins, with_matrix ? "true" : "false", warm_s, cold_s, visits_s, pairs_s, written_s, bound_s,
+        warm_s / bound_s, (unsigned long long)n_pairs, scan->n_photons, 1e3 * warm_s / (double)scan->n_frames,
+        1e3 * slowest_s, usage.ru_maxrss / 1024);
     fflush(stdout);
 }
 
