@@ -4,6 +4,8 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
+#   make bench      frames to photon events to two-time correlation, beside what bounds each; bench-peers: beside
+#                   h5py and numpy
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
 #   make fuzz       every parser fed with damaged input under the sanitizers (SECONDS=60 each, PARSERS="ocean pace")
@@ -14,8 +16,8 @@ VARIANT ?= release
 B := build/$(VARIANT)
 
 DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
-	liblz4-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics python3-h5py \
-	python3-numpy python3-pymodbus bitshuffle
+	liblz4-dev libxxhash-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics \
+	python3-h5py python3-numpy python3-pymodbus bitshuffle
 EPICSCORELIBS := 7.0.7.99.1.1
 PYTHON := /usr/bin/python3
 
@@ -49,8 +51,8 @@ build/config.mk: Makefile
 	    build/venv/bin/pip install -q --disable-pip-version-check --no-deps epicscorelibs==$(EPICSCORELIBS) && \
 	    touch build/venv/.epicscorelibs-$(EPICSCORELIBS) || exit 1; fi; \
 	  cd build && ln -s venv/lib/python3*/site-packages/epicscorelibs epics; fi
-	@{ echo "PKG_CFLAGS := $$(pkg-config --cflags libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 lua5.4 | sed 's/-I/-isystem /g')"; \
-	   echo "PKG_LIBS := $$(pkg-config --libs libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 lua5.4)"; \
+	@{ echo "PKG_CFLAGS := $$(pkg-config --cflags libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash lua5.4 | sed 's/-I/-isystem /g')"; \
+	   echo "PKG_LIBS := $$(pkg-config --libs libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash lua5.4)"; \
 	   echo "EPICS_LIB := $$([ -d build/epics/lib/linux-x86_64 ] && echo lib/linux-x86_64 || echo lib)"; } >$@
 
 EPICS_CFLAGS := -DUNIX -Dlinux -isystem build/epics/include -isystem build/epics/include/os/Linux \
@@ -93,6 +95,9 @@ $(B)/%.o: %.c build/config.mk
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# The sums along a row of the two-time correlation are for the vector units.
+$(B)/analysis/ttcf.o: CFLAGS += -O3
 
 # The schema is taken in by the assembler, which leaves no dependency behind.
 $(B)/db/store.o: db/schema.sql
@@ -142,6 +147,15 @@ test: all $(TEST_PROGRAMS)
 # The loading protocol on cells drawn at random, two laws of creep, beside two lesser protocols: JSON lines.
 bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
+
+# Compressed frames to photon events, beside the walk over their LZ4 tokens that bounds it: JSON lines.
+bench: $(B)/tests/bench_decode $(B)/tests/bench_ttcf
+	@$(B)/tests/bench_decode $(CASES)
+	@$(B)/tests/bench_ttcf
+
+# The same beside h5py and numpy on the same files.
+bench-peers: $(B)/tests/bench_decode
+	@$(PYTHON) tests/bench_decode_peer.py $(B) $(CASES)
 
 # A million ruby spectra of every faulty kind through the fit: one JSON line per kind. An hour of one core.
 SPECTRA ?= 1000000
@@ -205,4 +219,5 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
-.PHONY: fuzz soak-nights soak-membrane all rehearse rehearse-ten bench-loading soak-ruby figures test coverage test-short check format format-check clean
+.PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-peers \
+	bench-loading soak-ruby soak-nights soak-membrane clean

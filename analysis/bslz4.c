@@ -1,19 +1,42 @@
 #include "analysis/bslz4.h"
 
 #include <assert.h>
-#include <lz4.h>
-#include <string.h>
+#include <stdbool.h>
+
+#include "analysis/bslz4_block.h"
 
 #define HEADER_BYTES 12
 #define BLOCK_BYTES_DEFAULT 8192
 #define ELEMENTS_PER_BYTE 8
+#define VECTOR_ELEMENTS 512
+#define VECTOR_COUNT_MAX 3 /* the vector paths take counts up to this as photons without asking */
 
-/* What is being written, handed from block to block. */
-struct sink {
-    struct photon_event *events;
-    size_t n, n_invalid;
-    uint32_t count_max;
-};
+/* ---- paths --------------------------------------------------------------------------------------------------- */
+
+#ifdef __x86_64__
+static bslz4_decode_block *const block_decoders[BSLZ4_PATH_COUNT] = {bslz4_portable_block, bslz4_avx2_block,
+                                                                     bslz4_avx512_block};
+
+enum bslz4_path bslz4_best_path(void)
+{
+    if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2"))
+        return BSLZ4_AVX512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") ? BSLZ4_AVX2 : BSLZ4_PORTABLE;
+}
+#else
+static bslz4_decode_block *const block_decoders[BSLZ4_PATH_COUNT] = {bslz4_portable_block};
+
+enum bslz4_path bslz4_best_path(void) { return BSLZ4_PORTABLE; }
+#endif
+
+const char *bslz4_path_name(enum bslz4_path path)
+{
+    static const char *const names[BSLZ4_PATH_COUNT] = {"portable", "avx2", "avx512"};
+    return names[path];
+}
+
+/* ---- a chunk ------------------------------------------------------------------------------------------------- */
 
 static uint64_t read_big_endian(const uint8_t *bytes, int n)
 {
@@ -23,62 +46,22 @@ static uint64_t read_big_endian(const uint8_t *bytes, int n)
     return value;
 }
 
-static void emit(struct sink *sink, size_t pixel, uint32_t count)
+static bool has_valid_pixel(const struct frame_shape *frame, size_t first_pixel, size_t n_elements)
 {
-    if (count > sink->count_max) {
-        sink->n_invalid++;
-        return;
+    size_t n_words = (frame->n_pixels + 63) / 64;
+    for (size_t i = 0; i < n_elements; i += 64) {
+        uint64_t valid = bslz4_bits_at(frame->valid_bits, n_words, first_pixel + i);
+        if (n_elements - i < 64)
+            valid &= (UINT64_C(1) << (n_elements - i)) - 1;
+        if (valid)
+            return true;
     }
-    sink->events[sink->n++] = (struct photon_event){.pixel = (uint32_t)pixel, .count = count};
-}
-
-/* 64 bits of `bits` from bit `first` on; bits beyond the end are 0. */
-static uint64_t bits_at(const uint64_t *bits, size_t n_words, size_t first)
-{
-    size_t word = first / 64, shift = first % 64;
-    uint64_t value = word < n_words ? bits[word] >> shift : 0;
-    if (shift && word + 1 < n_words)
-        value |= bits[word + 1] << (64 - shift);
-    return value;
-}
-
-/* 64 pixels of one plane; `n` bytes are there, at most 8. */
-static uint64_t plane_word(const uint8_t *plane, size_t n)
-{
-    uint64_t word = 0;
-    memcpy(&word, plane, n < 8 ? n : 8);
-    return word;
-}
-
-/* Photons of one decompressed block of `n_elements` pixels, the first of them `first_pixel`. */
-static void scan_planes(const struct bslz4_frame *frame, const uint8_t *block, size_t n_elements, size_t first_pixel,
-                        struct sink *sink)
-{
-    size_t plane_bytes = n_elements / ELEMENTS_PER_BYTE, n_words = (frame->n_pixels + 63) / 64;
-    int n_planes = 8 * frame->element_bytes;
-    for (size_t byte = 0; byte < plane_bytes; byte += 8) {
-        size_t n_bytes = plane_bytes - byte;
-        uint64_t valid = bits_at(frame->valid_bits, n_words, first_pixel + 8 * byte);
-        if (n_bytes < 8)
-            valid &= (UINT64_C(1) << (8 * n_bytes)) - 1;
-        uint64_t planes[32], any = 0;
-        for (int p = 0; p < n_planes; p++) {
-            planes[p] = plane_word(block + (size_t)p * plane_bytes + byte, n_bytes) & valid;
-            any |= planes[p];
-        }
-        for (; any; any &= any - 1) {
-            int bit = __builtin_ctzll(any);
-            uint32_t count = 0;
-            for (int p = 0; p < n_planes; p++)
-                count |= (uint32_t)(planes[p] >> bit & 1) << p;
-            emit(sink, first_pixel + 8 * byte + (size_t)bit, count);
-        }
-    }
+    return false;
 }
 
 /* The last few pixels stand uncompressed, little endian. */
-static int scan_rest(const struct bslz4_frame *frame, const uint8_t *rest, size_t n_rest_bytes, size_t first_pixel,
-                     struct sink *sink, struct err *err)
+static int scan_rest(const struct frame_shape *frame, const uint8_t *rest, size_t n_rest_bytes, size_t first_pixel,
+                     struct event_sink *sink, struct err *err)
 {
     size_t n_elements = frame->n_pixels - first_pixel, n_words = (frame->n_pixels + 63) / 64;
     if (n_rest_bytes != n_elements * (size_t)frame->element_bytes)
@@ -88,13 +71,13 @@ static int scan_rest(const struct bslz4_frame *frame, const uint8_t *rest, size_
         uint32_t count = 0;
         for (int b = frame->element_bytes - 1; b >= 0; b--)
             count = count << 8 | rest[i * (size_t)frame->element_bytes + (size_t)b];
-        if (count && (bits_at(frame->valid_bits, n_words, first_pixel + i) & 1))
-            emit(sink, first_pixel + i, count);
+        if (count && (bslz4_bits_at(frame->valid_bits, n_words, first_pixel + i) & 1))
+            event_put(sink, frame, first_pixel + i, count);
     }
     return 0;
 }
 
-static int check_header(const struct bslz4_frame *frame, const uint8_t *chunk, size_t n_chunk_bytes,
+static int check_header(const struct frame_shape *frame, const uint8_t *chunk, size_t n_chunk_bytes,
                         size_t *ret_block_bytes, struct err *err)
 {
     uint64_t expected = (uint64_t)frame->n_pixels * (uint64_t)frame->element_bytes;
@@ -113,16 +96,27 @@ static int check_header(const struct bslz4_frame *frame, const uint8_t *chunk, s
     return 0;
 }
 
-int bslz4_decode_frame(const struct bslz4_frame *frame, const uint8_t *chunk, size_t n_chunk_bytes,
-                       struct photon_event *ret_events, size_t *ret_n, size_t *ret_n_invalid, struct err *err)
+/* One block by `path`, or by the portable one where a vector path does not apply. */
+static int decode_block(enum bslz4_path path, const struct bslz4_block *block, size_t n_bytes_behind,
+                        struct event_sink *sink)
 {
-    assert(frame->element_bytes == 2 || frame->element_bytes == 4);
+    bool fits_vectors = block->n_elements % VECTOR_ELEMENTS == 0 && block->first_pixel % VECTOR_ELEMENTS == 0 &&
+                        block->frame->count_max >= VECTOR_COUNT_MAX && n_bytes_behind >= BSLZ4_READ_SLACK;
+    if (!has_valid_pixel(block->frame, block->first_pixel, block->n_elements))
+        return 0;
+    return block_decoders[fits_vectors ? path : BSLZ4_PORTABLE](block, sink);
+}
+
+int bslz4_decode_frame_by(enum bslz4_path path, const struct frame_shape *frame, const uint8_t *chunk,
+                          size_t n_chunk_bytes, struct event_sink *sink, struct err *err)
+{
+    assert(frame->element_bytes == 1 || frame->element_bytes == 2 || frame->element_bytes == 4);
+    assert(frame->n_pixels <= EVENT_PIXELS_MAX && path <= bslz4_best_path());
     size_t block_bytes = 0, element_bytes = (size_t)frame->element_bytes;
+    sink->n_events = sink->n_bright = sink->n_invalid = 0;
     int code = check_header(frame, chunk, n_chunk_bytes, &block_bytes, err);
     if (code)
         return code;
-    uint8_t block[BSLZ4_BLOCK_BYTES_MAX];
-    struct sink sink = {.events = ret_events, .count_max = frame->count_max};
     size_t at = HEADER_BYTES, pixel = 0, n_blocked = frame->n_pixels / ELEMENTS_PER_BYTE * ELEMENTS_PER_BYTE;
     while (pixel < n_blocked) {
         size_t n_elements = block_bytes / element_bytes;
@@ -131,24 +125,23 @@ int bslz4_decode_frame(const struct bslz4_frame *frame, const uint8_t *chunk, si
         if (n_chunk_bytes - at < 4)
             return err_set(err, ERR_DATA, "chunk ends at byte %zu, before pixel %zu of %zu", n_chunk_bytes, pixel,
                            frame->n_pixels);
-        size_t n_compressed = (size_t)read_big_endian(chunk + at, 4);
+        size_t n_in = (size_t)read_big_endian(chunk + at, 4);
         at += 4;
-        if (n_compressed == 0 || n_compressed > n_chunk_bytes - at)
-            return err_set(err, ERR_DATA, "block at byte %zu announces %zu bytes, %zu are left", at - 4, n_compressed,
+        if (n_in == 0 || n_in > n_chunk_bytes - at)
+            return err_set(err, ERR_DATA, "block at byte %zu announces %zu bytes, %zu are left", at - 4, n_in,
                            n_chunk_bytes - at);
-        int n_out = LZ4_decompress_safe((const char *)chunk + at, (char *)block, (int)n_compressed,
-                                        (int)(n_elements * element_bytes));
-        if (n_out != (int)(n_elements * element_bytes))
+        struct bslz4_block block = {frame, chunk + at, n_in, n_elements, pixel};
+        if (decode_block(path, &block, n_chunk_bytes - at - n_in, sink) != 0)
             return err_set(err, ERR_DATA, "block at byte %zu is not LZ4 of %zu bytes", at - 4,
                            n_elements * element_bytes);
-        scan_planes(frame, block, n_elements, pixel, &sink);
-        at += n_compressed;
+        at += n_in;
         pixel += n_elements;
     }
-    code = scan_rest(frame, chunk + at, n_chunk_bytes - at, pixel, &sink, err);
-    if (code)
-        return code;
-    *ret_n = sink.n;
-    *ret_n_invalid = sink.n_invalid;
-    return 0;
+    return scan_rest(frame, chunk + at, n_chunk_bytes - at, pixel, sink, err);
+}
+
+int bslz4_decode_frame(const struct frame_shape *frame, const uint8_t *chunk, size_t n_chunk_bytes,
+                       struct event_sink *sink, struct err *err)
+{
+    return bslz4_decode_frame_by(bslz4_best_path(), frame, chunk, n_chunk_bytes, sink, err);
 }

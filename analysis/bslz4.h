@@ -7,37 +7,35 @@
  * + j. So the OR of the planes, AND the mask of valid pixels, marks the pixels with photons. Elements beyond a multiple
  * of 8 stand uncompressed at the end. Layout: bitshuffle (Masui et al., Astron. Comput. 12, 181 (2015), doi
  * 10.1016/j.ascom.2015.07.002) and the LZ4 block format.
+ *
+ * Three paths give the same events; the best that the processor has is taken at run time. `portable` (bslz4_portable.c)
+ * is liblz4 and a scan of the planes: it decides what is right. The two others share bslz4_vector.h. Blocks without a
+ * valid pixel are skipped unread, by their length.
  */
 #ifndef ANALYSIS_BSLZ4_H
 #define ANALYSIS_BSLZ4_H
 
-#include <stddef.h>
-#include <stdint.h>
-
+#include "analysis/event.h"
 #include "base/err.h"
 
 #define BSLZ4_BLOCK_BYTES_MAX 65536
 
-struct photon_event {
-    uint32_t pixel; /* row * n_columns + column */
-    uint32_t count; /* photons, >= 1 */
-};
-
-struct bslz4_frame {
-    size_t n_pixels;
-    int element_bytes;          /* 2 or 4 */
-    uint32_t count_max;         /* larger counts are not photons (saturated, or flagged invalid in this frame) */
-    const uint64_t *valid_bits; /* [(n_pixels + 63) / 64], bit i of word w: pixel 64 w + i is valid */
-};
+enum bslz4_path { BSLZ4_PORTABLE, BSLZ4_AVX2, BSLZ4_AVX512, BSLZ4_PATH_COUNT };
 
 /*
- * Decodes one chunk.
- *   ret_events  [n_pixels], filled in pixel order
- *   ret_n       events written
- *   ret_n_invalid  valid pixels whose value is above count_max in this frame; they give no event
- * Errors: ERR_DATA with what was wrong and where in the chunk. Events may have been written when it fails.
+ * Decodes one chunk into `sink`, from its beginning.
+ * Errors: ERR_DATA with what was wrong and where in the chunk; `sink` then holds part of the frame.
  */
-int bslz4_decode_frame(const struct bslz4_frame *frame, const uint8_t *chunk, size_t n_chunk_bytes,
-                       struct photon_event *ret_events, size_t *ret_n, size_t *ret_n_invalid, struct err *err);
+int bslz4_decode_frame(const struct frame_shape *frame, const uint8_t *chunk, size_t n_chunk_bytes,
+                       struct event_sink *sink, struct err *err);
+
+/* The same by one path, which must be no better than bslz4_best_path(): for tests and benchmarks. */
+int bslz4_decode_frame_by(enum bslz4_path path, const struct frame_shape *frame, const uint8_t *chunk,
+                          size_t n_chunk_bytes, struct event_sink *sink, struct err *err);
+
+enum bslz4_path bslz4_best_path(void);
+
+/* "portable", "avx2", "avx512" */
+const char *bslz4_path_name(enum bslz4_path path);
 
 #endif

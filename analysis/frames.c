@@ -1,309 +1,281 @@
 #include "analysis/frames.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <hdf5.h>
-#include <stdbool.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define FILTER_BITSHUFFLE 32008
-#define FILTER_OPTION_LZ4 2
-#define DATA_FILES_MAX 100000
-#define READ_SLACK_BYTES 64
+#include "analysis/bslz4.h"
+#include "analysis/dense.h"
+#include "analysis/event_cache.h"
+#include "base/clock.h"
 
-/* One data file. */
-struct part {
-    size_t first_frame, n_frames;
-    hid_t dataset;
-    int fd;
-    char path[1024];
+#define SLOTS_MAX (2 * FRAMES_THREADS_MAX + 2)
+#define LOCATED_AT_ONCE 64
+#define FOLLOW_POLL_MS 100
+#define FOLLOW_GRACE_NS (10 * NS_PER_S)
+#define RETRY_MS 200
+#define RETRIES_MAX 25
+
+/* A frame on its way: the threads fill slot t % n_slots, and it is theirs again when the caller has asked for more. */
+struct slot {
+    struct event_sink sink;
+    size_t frame_index; /* SIZE_MAX: not decoded yet */
+    int code;
+    struct err err;
 };
 
-struct frames {
-    struct frames_info info;
-    char master_path[1024];
-    hid_t master;
-    uint32_t *pixel_mask;
-    uint64_t *valid_bits;
-    struct bslz4_frame shape;
-    struct part *parts;
-    int n_parts;
-    uint8_t *chunk;
+/* What one decoding thread has for itself. */
+struct worker {
+    struct frames *frames;
+    pthread_t thread;
+    uint8_t *chunk, *scratch; /* the compressed frame; a dense one, for LZ4 without bitshuffle */
     size_t chunk_size;
 };
 
-/* ---- small readings of the master ---------------------------------------------------------------------------- */
+struct frames {
+    char path[1024];
+    struct frames_settings settings;
+    struct frame_file *file;   /* or */
+    struct event_cache *cache; /* the other is NULL */
+    struct frames_info info;
+    uint8_t *is_masked;
+    uint64_t *valid_bits;
+    struct frame_shape shape;
+    int64_t ended_ns; /* when end_fd was closed; 0: not yet */
+    /* set by frames_start */
+    size_t first, end;
+    struct frame_place *places; /* [end - first] */
+    int n_slots, n_threads;     /* threads beside the caller's */
+    struct slot slots[SLOTS_MAX];
+    struct worker workers[FRAMES_THREADS_MAX];
+    size_t n_given; /* frames that frames_next has given out, of end - first */
+    /* between the threads, under the mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t work, done;
+    bool is_ended;
+    size_t n_located; /* frames whose places are known */
+    size_t n_taken;   /* frames that a thread has begun */
+    size_t n_free;    /* frames the caller is through with */
+};
 
-static bool has_link(hid_t file, const char *path)
-{
-    char prefix[256] = "";
-    for (const char *c = path + 1;; c++) { /* HDF5 wants every step of the way asked for */
-        if (*c != '/' && *c != '\0')
-            continue;
-        snprintf(prefix, sizeof prefix, "%.*s", (int)(c - path), path);
-        if (H5Lexists(file, prefix, H5P_DEFAULT) <= 0)
-            return false;
-        if (*c == '\0')
-            return true;
-    }
-}
+/* ---- one frame, in any thread -------------------------------------------------------------------------------- */
 
-static int read_number(const struct frames *frames, const char *path, double *ret_value, struct err *err)
-{
-    hid_t dataset = has_link(frames->master, path) ? H5Dopen2(frames->master, path, H5P_DEFAULT) : -1;
-    if (dataset < 0)
-        return err_set(err, ERR_DATA, "%s: %s is missing; expected the master file of an EIGER2 series",
-                       frames->master_path, path);
-    hid_t space = H5Dget_space(dataset);
-    bool is_scalar = H5Sget_simple_extent_npoints(space) == 1;
-    double value;
-    int code = is_scalar ? H5Dread(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value) : -1;
-    H5Sclose(space);
-    H5Dclose(dataset);
-    if (code < 0)
-        return err_set(err, ERR_DATA, "%s: %s is not one number", frames->master_path, path);
-    *ret_value = value;
-    return 0;
-}
-
-/* For what a result can do without: `fallback` is stored and nothing said. */
-static double read_number_or(const struct frames *frames, const char *path, double fallback)
-{
-    double value;
-    return read_number(frames, path, &value, NULL) ? fallback : value;
-}
-
-static void read_text(const struct frames *frames, const char *path, char *ret_text, size_t size)
-{
-    ret_text[0] = '\0';
-    hid_t dataset = has_link(frames->master, path) ? H5Dopen2(frames->master, path, H5P_DEFAULT) : -1;
-    if (dataset < 0)
-        return;
-    hid_t type = H5Dget_type(dataset);
-    if (H5Tget_class(type) == H5T_STRING && !H5Tis_variable_str(type)) {
-        hid_t wanted = H5Tcopy(H5T_C_S1);
-        H5Tset_size(wanted, size);
-        if (H5Dread(dataset, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, ret_text) < 0)
-            ret_text[0] = '\0';
-        ret_text[size - 1] = '\0';
-        H5Tclose(wanted);
-    }
-    H5Tclose(type);
-    H5Dclose(dataset);
-}
-
-#define DETECTOR "/entry/instrument/detector/"
-#define SPECIFIC DETECTOR "detectorSpecific/"
-
-static int read_info(struct frames *frames, struct err *err)
-{
-    struct frames_info *info = &frames->info;
-    double n_columns, n_rows;
-    int code = read_number(frames, SPECIFIC "x_pixels_in_detector", &n_columns, err);
-    if (code == 0)
-        code = read_number(frames, SPECIFIC "y_pixels_in_detector", &n_rows, err);
-    if (code == 0)
-        code = read_number(frames, DETECTOR "frame_time", &info->frame_time_s, err);
-    if (code)
-        return code;
-    if (!(n_columns >= 1 && n_rows >= 1 && n_columns * n_rows <= FRAMES_PIXELS_MAX))
-        return err_set(err, ERR_DATA, "%s: a detector of %g x %g pixels is not possible", frames->master_path,
-                       n_columns, n_rows);
-    if (!(info->frame_time_s > 0.0))
-        return err_set(err, ERR_DATA, "%s: frame time %g s; expected more than 0", frames->master_path,
-                       info->frame_time_s);
-    info->n_columns = (size_t)n_columns;
-    info->n_rows = (size_t)n_rows;
-    info->count_time_s = read_number_or(frames, DETECTOR "count_time", info->frame_time_s);
-    info->photon_energy_ev = read_number_or(frames, SPECIFIC "photon_energy", 0.0);
-    info->detector_distance_m = read_number_or(frames, DETECTOR "detector_distance", 0.0);
-    info->beam_center_x_px = read_number_or(frames, DETECTOR "beam_center_x", 0.0);
-    info->beam_center_y_px = read_number_or(frames, DETECTOR "beam_center_y", 0.0);
-    info->pixel_size_m = read_number_or(frames, DETECTOR "x_pixel_size", 75e-6);
-    read_text(frames, SPECIFIC "data_collection_date", info->start_time, sizeof info->start_time);
-    return 0;
-}
-
-static int read_mask(struct frames *frames, struct err *err)
+static int allocate_sink(const struct frames *frames, struct event_sink *sink, struct err *err)
 {
     size_t n = frames->info.n_rows * frames->info.n_columns;
-    hsize_t shape[2] = {0, 0};
-    frames->pixel_mask = calloc(n, sizeof *frames->pixel_mask);
-    frames->valid_bits = calloc((n + 63) / 64, sizeof *frames->valid_bits);
-    if (!frames->pixel_mask || !frames->valid_bits)
-        return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", n);
-    hid_t dataset = has_link(frames->master, SPECIFIC "pixel_mask")
-                        ? H5Dopen2(frames->master, SPECIFIC "pixel_mask", H5P_DEFAULT)
-                        : -1;
-    if (dataset < 0)
-        return err_set(err, ERR_DATA, "%s: " SPECIFIC "pixel_mask is missing: gaps cannot be told from photons",
-                       frames->master_path);
-    hid_t space = H5Dget_space(dataset);
-    bool is_good = H5Sget_simple_extent_ndims(space) == 2 && H5Sget_simple_extent_dims(space, shape, NULL) == 2 &&
-                   shape[0] == frames->info.n_rows && shape[1] == frames->info.n_columns &&
-                   H5Dread(dataset, H5T_NATIVE_UINT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, frames->pixel_mask) >= 0;
-    H5Sclose(space);
-    H5Dclose(dataset);
-    if (!is_good)
-        return err_set(err, ERR_DATA, "%s: the pixel mask is not readable as %zu x %zu pixels", frames->master_path,
-                       frames->info.n_rows, frames->info.n_columns);
-    for (size_t i = 0; i < n; i++)
-        if (frames->pixel_mask[i] == 0)
-            frames->valid_bits[i / 64] |= UINT64_C(1) << (i % 64);
-    return 0;
+    sink->events = malloc((n + EVENT_SLACK) * sizeof *sink->events);
+    sink->bright = malloc(n * sizeof *sink->bright);
+    return sink->events && sink->bright ? 0 : err_set(err, ERR_SYSTEM, "no memory for the events of %zu pixels", n);
 }
 
-/* ---- data files ---------------------------------------------------------------------------------------------- */
-
-static int check_filter(hid_t properties, const char *path, struct err *err)
+static void free_worker(struct worker *worker)
 {
-    unsigned flags, values[8];
-    size_t n_values = 8;
-    if (H5Pget_nfilters(properties) != 1)
-        return err_set(err, ERR_DATA, "%s: %d filters; expected one, bitshuffle with LZ4", path,
-                       H5Pget_nfilters(properties));
-    H5Z_filter_t filter = H5Pget_filter2(properties, 0, &flags, &n_values, values, 0, NULL, NULL);
-    if (filter != FILTER_BITSHUFFLE || n_values < 5 || values[4] != FILTER_OPTION_LZ4)
-        return err_set(err, ERR_DATA,
-                       "%s: filter %d, option %u; expected %d (bitshuffle), option %d (LZ4): set the detector's "
-                       "compression to bslz4",
-                       path, (int)filter, filter == FILTER_BITSHUFFLE && n_values >= 5 ? values[4] : 0,
-                       FILTER_BITSHUFFLE, FILTER_OPTION_LZ4);
-    return 0;
+    free(worker->chunk);
+    free(worker->scratch);
 }
 
-static int check_dataset(struct frames *frames, struct part *part, struct err *err)
+static int read_chunk(struct frames *frames, struct worker *worker, const struct frame_place *place, struct err *err)
 {
-    const struct frames_info *info = &frames->info;
-    hsize_t shape[3] = {0}, chunk[3] = {0};
-    hid_t space = H5Dget_space(part->dataset), type = H5Dget_type(part->dataset),
-          properties = H5Dget_create_plist(part->dataset);
-    bool is_cube = H5Sget_simple_extent_ndims(space) == 3 && H5Sget_simple_extent_dims(space, shape, NULL) == 3 &&
-                   H5Pget_layout(properties) == H5D_CHUNKED && H5Pget_chunk(properties, 3, chunk) == 3;
-    size_t element_bytes = H5Tget_size(type);
-    bool is_count = H5Tget_class(type) == H5T_INTEGER && H5Tget_sign(type) == H5T_SGN_NONE &&
-                    (element_bytes == 2 || element_bytes == 4) && H5Tget_order(type) == H5T_ORDER_LE;
-    int code = 0;
-    if (!is_cube || shape[1] != info->n_rows || shape[2] != info->n_columns || chunk[0] != 1 ||
-        chunk[1] != info->n_rows || chunk[2] != info->n_columns)
-        code = err_set(err, ERR_DATA, "%s: expected frames of %zu x %zu pixels, one per chunk", part->path,
-                       info->n_rows, info->n_columns);
-    else if (!is_count)
-        code = err_set(err, ERR_DATA, "%s: elements of %zu bytes; expected uint16 or uint32, little endian", part->path,
-                       element_bytes);
-    else
-        code = check_filter(properties, part->path, err);
-    if (code == 0 && frames->n_parts > 0 && (int)element_bytes != info->element_bytes)
-        code = err_set(err, ERR_DATA, "%s: elements of %zu bytes, the files before have %d", part->path, element_bytes,
-                       info->element_bytes);
-    part->n_frames = shape[0];
-    frames->info.element_bytes = (int)element_bytes;
-    H5Pclose(properties);
-    H5Tclose(type);
-    H5Sclose(space);
-    return code;
-}
-
-/* Opens data file k of the master, through the external link. */
-static int open_part(struct frames *frames, int k, struct part *part, struct err *err)
-{
-    char link[64];
-    snprintf(link, sizeof link, "/entry/data/data_%06d", k);
-    *part = (struct part){.first_frame = frames->info.n_frames, .fd = -1};
-    part->dataset = H5Dopen2(frames->master, link, H5P_DEFAULT);
-    if (part->dataset < 0)
-        return err_set(err, ERR_IO,
-                       "%s: the data file behind %s cannot be opened: missing, truncated or not closed; "
-                       "copy the whole series",
-                       frames->master_path, link);
-    hid_t file = H5Iget_file_id(part->dataset);
-    H5Fget_name(file, part->path, sizeof part->path);
-    H5Fclose(file);
-    int code = check_dataset(frames, part, err);
-    if (code == 0 && (part->fd = open(part->path, O_RDONLY | O_CLOEXEC)) < 0)
-        code = err_set(err, ERR_IO, "%s cannot be opened: %s", part->path, strerror(errno));
-    if (code)
-        H5Dclose(part->dataset);
-    return code;
-}
-
-static int open_parts(struct frames *frames, struct err *err)
-{
-    char link[64];
-    double n_images, n_triggers;
-    int code = read_number(frames, SPECIFIC "nimages", &n_images, err);
-    if (code == 0)
-        code = read_number(frames, SPECIFIC "ntrigger", &n_triggers, err);
-    for (int k = 1; code == 0 && k <= DATA_FILES_MAX; k++) {
-        snprintf(link, sizeof link, "/entry/data/data_%06d", k);
-        if (!has_link(frames->master, link))
-            break;
-        struct part *parts = realloc(frames->parts, (size_t)k * sizeof *parts);
-        if (!parts)
-            return err_set(err, ERR_SYSTEM, "no memory for %d data files", k);
-        frames->parts = parts;
-        code = open_part(frames, k, &parts[k - 1], err);
-        if (code)
-            break;
-        frames->n_parts = k;
-        frames->info.n_frames += parts[k - 1].n_frames;
+    if (place->n_bytes > worker->chunk_size) {
+        uint8_t *larger = realloc(worker->chunk, place->n_bytes);
+        if (!larger)
+            return err_set(err, ERR_SYSTEM, "no memory for a chunk of %u bytes", place->n_bytes);
+        worker->chunk = larger;
+        worker->chunk_size = place->n_bytes;
     }
-    if (code == 0 && frames->n_parts == 0)
-        code = err_set(err, ERR_DATA, "%s: no /entry/data/data_000001; expected the master file of an EIGER2 series",
-                       frames->master_path);
-    if (code == 0 && (double)frames->info.n_frames != n_images * n_triggers)
-        code =
-            err_set(err, ERR_DATA, "%s announces %.0f frames, its %d data files hold %zu: the series is not complete",
-                    frames->master_path, n_images * n_triggers, frames->n_parts, frames->info.n_frames);
+    size_t done = 0;
+    while (done < place->n_bytes) {
+        ssize_t n = pread(frame_file_part_fd(frames->file, place->part), worker->chunk + done, place->n_bytes - done,
+                          (off_t)(place->address + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_set(err, ERR_IO, "%zu of %u bytes read: %s", done, place->n_bytes,
+                           n < 0 ? strerror(errno) : "the file is cut short");
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int decode_chunk(const struct frames *frames, struct worker *worker, size_t n_bytes, struct event_sink *sink,
+                        struct err *err)
+{
+    switch (frame_file_codec(frames->file)) {
+    case FRAME_BSLZ4:
+        return bslz4_decode_frame(&frames->shape, worker->chunk, n_bytes, sink, err);
+    case FRAME_LZ4:
+        if (!worker->scratch)
+            worker->scratch = malloc(frames->shape.n_pixels * (size_t)frames->shape.element_bytes);
+        return worker->scratch ? dense_decode_lz4(&frames->shape, worker->chunk, n_bytes, worker->scratch, sink, err)
+                               : err_set(err, ERR_SYSTEM, "no memory for a frame");
+    case FRAME_DENSE:
+        return dense_decode_frame(&frames->shape, worker->chunk, n_bytes, sink, err);
+    case FRAME_SPARSE:
+        break;
+    }
+    return err_set(err, ERR_STATE, "sparse frames have no chunks");
+}
+
+/* Frame `i` of those started; `sink` from its beginning. */
+static int decode(struct frames *frames, struct worker *worker, size_t i, struct event_sink *sink, struct err *err)
+{
+    const struct frame_place *place = &frames->places[i];
+    struct err reason = {0};
+    int code = read_chunk(frames, worker, place, &reason);
+    if (code == 0)
+        code = decode_chunk(frames, worker, place->n_bytes, sink, &reason);
+    for (int k = 0; frames->settings.is_followed && code != 0 && k < RETRIES_MAX; k++) {
+        poll(NULL, 0, RETRY_MS);
+        code = read_chunk(frames, worker, place, &reason);
+        if (code == 0)
+            code = decode_chunk(frames, worker, place->n_bytes, sink, &reason);
+    }
+    if (code)
+        err_set(err, code, "%s, frame %zu of %zu: %s", frame_file_part_path(frames->file, place->part),
+                frames->first + i + 1, frames->info.n_frames, reason.message);
     return code;
 }
 
-/* ---- public -------------------------------------------------------------------------------------------------- */
-
-static uint32_t largest_count(const struct frames *frames)
+static void *run(void *argument)
 {
-    uint32_t flag = frames->info.element_bytes == 2 ? UINT16_MAX - 1 : UINT32_MAX - 1; /* and the one above it */
-    double cutoff = read_number_or(frames, SPECIFIC "countrate_correction_count_cutoff", flag - 1);
-    return cutoff >= 1.0 && cutoff < flag ? (uint32_t)cutoff : flag - 1;
+    struct worker *worker = argument;
+    struct frames *frames = worker->frames;
+    pthread_mutex_lock(&frames->mutex);
+    while (!frames->is_ended) {
+        size_t i = frames->n_taken;
+        if (i >= frames->n_located || i >= frames->n_free + (size_t)frames->n_slots) {
+            pthread_cond_wait(&frames->work, &frames->mutex);
+            continue;
+        }
+        frames->n_taken++;
+        struct slot *slot = &frames->slots[i % (size_t)frames->n_slots];
+        pthread_mutex_unlock(&frames->mutex);
+        int code = decode(frames, worker, i, &slot->sink, &slot->err);
+        pthread_mutex_lock(&frames->mutex);
+        slot->code = code;
+        slot->frame_index = i;
+        pthread_cond_signal(&frames->done);
+    }
+    pthread_mutex_unlock(&frames->mutex);
+    return NULL;
 }
 
-static int open_all(struct frames *frames, struct err *err)
+/* ---- opening ------------------------------------------------------------------------------------------------- */
+
+/* Waits a little, or less when the end is told meanwhile. False: the end was told more than the grace ago. */
+static bool wait_for_files(struct frames *frames)
 {
-    if (access(frames->master_path, R_OK) != 0)
-        return err_set(err, ERR_IO, "%s cannot be read: %s", frames->master_path, strerror(errno));
-    frames->master = H5Fopen(frames->master_path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (frames->master < 0)
-        return err_set(err, ERR_IO, "%s is not a readable HDF5 file; expected the master file of an EIGER2 series",
-                       frames->master_path);
-    if (!has_link(frames->master, "/entry/data/data_000001"))
-        return err_set(err, ERR_DATA, "%s: no /entry/data/data_000001; expected the master file of an EIGER2 series",
-                       frames->master_path);
-    int code = read_info(frames, err);
+    struct pollfd wait = {.fd = frames->settings.end_fd, .events = POLLIN};
+    if (frames->ended_ns)
+        wait.fd = -1;
+    char rest[64];
+    if (poll(&wait, 1, FOLLOW_POLL_MS) > 0 && read(wait.fd, rest, sizeof rest) <= 0)
+        frames->ended_ns = clock_wall_ns();
+    return !frames->ended_ns || clock_wall_ns() - frames->ended_ns < FOLLOW_GRACE_NS;
+}
+
+static int open_file(struct frames *frames, struct err *err)
+{
+    const struct frames_settings *settings = &frames->settings;
+    int code = frame_file_open(&frames->file, frames->path, &settings->stated, settings->is_followed, err);
+    while (settings->is_followed && code != 0 && code != ERR_ARG && wait_for_files(frames))
+        code = frame_file_open(&frames->file, frames->path, &settings->stated, true, err);
     if (code == 0)
-        code = read_mask(frames, err);
-    if (code == 0)
-        code = open_parts(frames, err);
-    if (code == 0)
-        frames->shape = (struct bslz4_frame){.n_pixels = frames->info.n_rows * frames->info.n_columns,
-                                             .element_bytes = frames->info.element_bytes,
-                                             .count_max = largest_count(frames),
-                                             .valid_bits = frames->valid_bits};
+        frames->info = *frame_file_info(frames->file);
     return code;
 }
 
-int frames_open(struct frames **ret_frames, const char *master_path, struct err *err)
+static int open_cache(struct frames *frames, struct err *err)
+{
+    int code = event_cache_open(&frames->cache, frames->path, err);
+    if (code == 0)
+        frames->info = *event_cache_info(frames->cache);
+    return code;
+}
+
+static int allocate_mask(struct frames *frames, struct err *err)
+{
+    size_t n = frames->info.n_rows * frames->info.n_columns;
+    frames->is_masked = calloc(n, 1);
+    frames->valid_bits = calloc((n + 63) / 64, sizeof *frames->valid_bits);
+    if (!frames->is_masked || !frames->valid_bits)
+        return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", n);
+    for (size_t i = 0; i < n; i++) {
+        if (frames->cache)
+            frames->is_masked[i] = !(event_cache_valid_bits(frames->cache)[i / 64] >> i % 64 & 1);
+        else
+            frames->is_masked[i] = frame_file_pixel_mask(frames->file)[i] != 0;
+        if (!frames->is_masked[i])
+            frames->valid_bits[i / 64] |= UINT64_C(1) << i % 64;
+    }
+    return 0;
+}
+
+/* The flagged pixels of the first frame, for files that have no mask: see frame_file.h. */
+static int mask_flagged_pixels(struct frames *frames, struct err *err)
+{
+    struct frame_place place;
+    struct event_sink sink = {0};
+    struct worker worker = {.frames = frames};
+    uint32_t count_max = frames->shape.count_max;
+    int code = frame_file_locate(frames->file, 0, 1, &place, err);
+    if (code == 0)
+        code = allocate_sink(frames, &sink, err);
+    frames->places = &place;
+    frames->shape.count_max = UINT32_MAX;
+    if (code == 0)
+        code = decode(frames, &worker, 0, &sink, err);
+    frames->shape.count_max = count_max;
+    frames->places = NULL;
+    struct event_frame frame = event_frame_of(&sink, frames->shape.pixel_bits);
+    size_t next_bright = 0;
+    for (size_t i = 0; code == 0 && i < frame.n_events; i++) {
+        size_t pixel = event_pixel(&frame, i);
+        if (event_count(&frame, i, &next_bright) != UINT32_MAX >> (32 - 8 * frames->shape.element_bytes))
+            continue;
+        frames->is_masked[pixel] = 1;
+        frames->valid_bits[pixel / 64] &= ~(UINT64_C(1) << pixel % 64);
+    }
+    free(sink.events);
+    free(sink.bright);
+    free_worker(&worker);
+    return code;
+}
+
+static void settle_shape(struct frames *frames)
+{
+    size_t n_pixels = frames->info.n_rows * frames->info.n_columns;
+    frames->info.element_bytes = frame_file_info(frames->file)->element_bytes;
+    frames->shape = (struct frame_shape){.n_pixels = n_pixels,
+                                         .element_bytes = frames->info.element_bytes,
+                                         .pixel_bits = event_pixel_bits(n_pixels),
+                                         .count_max = frame_file_count_max(frames->file),
+                                         .valid_bits = frames->valid_bits};
+}
+
+int frames_open(struct frames **ret_frames, const char *path, const struct frames_settings *settings, struct err *err)
 {
     struct frames *frames = calloc(1, sizeof *frames);
     if (!frames)
         return err_set(err, ERR_SYSTEM, "no memory");
-    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1); /* we only read, and network file systems refuse the lock */
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);       /* what fails is said in our own sentences */
-    snprintf(frames->master_path, sizeof frames->master_path, "%s", master_path);
-    frames->master = -1;
-    int code = open_all(frames, err);
+    snprintf(frames->path, sizeof frames->path, "%s", path);
+    frames->settings = *settings;
+    pthread_mutex_init(&frames->mutex, NULL);
+    pthread_cond_init(&frames->work, NULL);
+    pthread_cond_init(&frames->done, NULL);
+    int code = settings->from_events ? open_cache(frames, err) : open_file(frames, err);
+    if (code == 0)
+        code = allocate_mask(frames, err);
+    if (code == 0 && frames->file && frame_file_count(frames->file) > 0) {
+        settle_shape(frames);
+        if (!frame_file_has_mask(frames->file))
+            code = mask_flagged_pixels(frames, err);
+    }
     if (code)
         frames_close(frames);
     else
@@ -315,66 +287,148 @@ void frames_close(struct frames *frames)
 {
     if (!frames)
         return;
-    for (int i = 0; i < frames->n_parts; i++) {
-        H5Dclose(frames->parts[i].dataset);
-        close(frames->parts[i].fd);
+    pthread_mutex_lock(&frames->mutex);
+    frames->is_ended = true;
+    pthread_cond_broadcast(&frames->work);
+    pthread_mutex_unlock(&frames->mutex);
+    for (int i = 0; i < frames->n_threads; i++)
+        pthread_join(frames->workers[i].thread, NULL);
+    for (int i = 0; i < FRAMES_THREADS_MAX; i++)
+        free_worker(&frames->workers[i]);
+    for (int i = 0; i < frames->n_slots; i++) {
+        free(frames->slots[i].sink.events);
+        free(frames->slots[i].sink.bright);
     }
-    if (frames->master >= 0)
-        H5Fclose(frames->master);
-    free(frames->parts);
-    free(frames->pixel_mask);
+    pthread_mutex_destroy(&frames->mutex);
+    pthread_cond_destroy(&frames->work);
+    pthread_cond_destroy(&frames->done);
+    frame_file_close(frames->file);
+    event_cache_close(frames->cache);
+    free(frames->places);
+    free(frames->is_masked);
     free(frames->valid_bits);
-    free(frames->chunk);
     free(frames);
 }
 
 const struct frames_info *frames_info(const struct frames *frames) { return &frames->info; }
 
-const uint32_t *frames_pixel_mask(const struct frames *frames) { return frames->pixel_mask; }
-
-static int read_chunk(struct frames *frames, const struct part *part, size_t frame_in_part, size_t *ret_n_bytes,
-                      struct err *err)
+const char *frames_master_path(const struct frames *frames)
 {
-    const hsize_t offset[3] = {frame_in_part, 0, 0};
-    unsigned filter_mask = 0;
-    haddr_t address = HADDR_UNDEF;
-    hsize_t n_bytes = 0;
-    size_t n_bytes_max = 2 * frames->shape.n_pixels * (size_t)frames->shape.element_bytes + 65536;
-    if (H5Dget_chunk_info_by_coord(part->dataset, offset, &filter_mask, &address, &n_bytes) < 0 ||
-        address == HADDR_UNDEF || n_bytes == 0)
-        return err_set(err, ERR_DATA, "the frame was never written");
-    if (filter_mask != 0 || n_bytes > n_bytes_max)
-        return err_set(err, ERR_DATA,
-                       "a chunk of %llu bytes with filter mask %u; expected a compressed one of at most %zu",
-                       (unsigned long long)n_bytes, filter_mask, n_bytes_max);
-    if (n_bytes > frames->chunk_size) {
-        uint8_t *chunk = realloc(frames->chunk, n_bytes + READ_SLACK_BYTES);
-        if (!chunk)
-            return err_set(err, ERR_SYSTEM, "no memory for a chunk of %llu bytes", (unsigned long long)n_bytes);
-        frames->chunk = chunk;
-        frames->chunk_size = n_bytes;
+    return frames->cache ? event_cache_master_path(frames->cache) : frames->path;
+}
+
+const uint8_t *frames_is_masked(const struct frames *frames) { return frames->is_masked; }
+
+const uint64_t *frames_valid_bits(const struct frames *frames) { return frames->valid_bits; }
+
+/* ---- in order, in the caller's thread ------------------------------------------------------------------------ */
+
+/* Waits until the next data file of a followed series is whole. */
+static int wait_for_part(struct frames *frames, struct err *err)
+{
+    for (bool is_last_try = false;; is_last_try = !wait_for_files(frames)) {
+        int code = frame_file_extend(frames->file, is_last_try, err);
+        if (code > 0 && frames->shape.n_pixels == 0)
+            settle_shape(frames);
+        if (code != 0)
+            return code < 0 ? code : 0;
+        if (is_last_try)
+            return err_set(err, ERR_DATA, "%s announces %zu frames, the series ended with %zu", frames->path,
+                           frames->info.n_frames, frame_file_count(frames->file));
     }
-    ssize_t n = pread(part->fd, frames->chunk, n_bytes, (off_t)address);
-    if (n != (ssize_t)n_bytes)
-        return err_set(err, ERR_IO, "%zd of %llu bytes read: the file is cut short", n, (unsigned long long)n_bytes);
-    *ret_n_bytes = n_bytes;
+}
+
+int frames_start(struct frames *frames, size_t first, size_t end, int n_threads, struct err *err)
+{
+    assert(frames->n_slots == 0 && first <= end && end <= frames->info.n_frames);
+    assert(n_threads >= 1 && n_threads <= FRAMES_THREADS_MAX);
+    frames->first = first;
+    frames->end = end;
+    if (frames->cache)
+        return 0;
+    int code = frame_file_count(frames->file) == 0 ? wait_for_part(frames, err) : 0;
+    if (code)
+        return code;
+    bool is_alone = n_threads == 1 || frame_file_codec(frames->file) == FRAME_SPARSE;
+    int n_slots = is_alone ? 1 : 2 * n_threads + 2;
+    frames->places = malloc((end - first + 1) * sizeof *frames->places);
+    if (!frames->places)
+        return err_set(err, ERR_SYSTEM, "no memory for the places of %zu frames", end - first);
+    for (int i = 0; i < n_slots && code == 0; i++, frames->n_slots++) {
+        frames->slots[i] = (struct slot){.frame_index = SIZE_MAX};
+        code = allocate_sink(frames, &frames->slots[i].sink, err);
+    }
+    for (int i = 0; i < FRAMES_THREADS_MAX; i++)
+        frames->workers[i].frames = frames;
+    for (int i = 0; !is_alone && i < n_threads && code == 0; i++) {
+        int cause = pthread_create(&frames->workers[i].thread, NULL, run, &frames->workers[i]);
+        if (cause)
+            code = err_set(err, ERR_SYSTEM, "no thread to decode with: %s", strerror(cause));
+        else
+            frames->n_threads++;
+    }
+    return code;
+}
+
+/* Makes sure that frame `i` has a place, and some after it, if their files are there. */
+static int locate(struct frames *frames, size_t i, struct err *err)
+{
+    if (i + (size_t)frames->n_slots <= frames->n_located || frames->n_located == frames->end - frames->first)
+        return 0;
+    int code = 0;
+    while (code == 0 && frames->first + i >= frame_file_count(frames->file))
+        code = wait_for_part(frames, err);
+    size_t next = frames->first + frames->n_located, n = frame_file_count(frames->file);
+    n = n < frames->end ? n : frames->end;
+    n = n > next ? n - next : 0;
+    n = n < LOCATED_AT_ONCE ? n : LOCATED_AT_ONCE;
+    if (code == 0 && n > 0)
+        code = frame_file_locate(frames->file, next, n, frames->places + frames->n_located, err);
+    if (code)
+        return code;
+    pthread_mutex_lock(&frames->mutex);
+    frames->n_located += n;
+    pthread_cond_broadcast(&frames->work);
+    pthread_mutex_unlock(&frames->mutex);
     return 0;
 }
 
-int frames_read(struct frames *frames, size_t frame_index, struct photon_event *ret_events, size_t *ret_n,
-                size_t *ret_n_invalid, struct err *err)
+static int wait_for_slot(struct frames *frames, size_t i, struct slot *slot, struct err *err)
 {
-    int k = 0;
-    while (k + 1 < frames->n_parts && frame_index >= frames->parts[k + 1].first_frame)
-        k++;
-    const struct part *part = &frames->parts[k];
-    if (frame_index >= frames->info.n_frames)
-        return err_set(err, ERR_ARG, "frame %zu of a series of %zu", frame_index, frames->info.n_frames);
-    size_t n_bytes = 0;
-    int code = read_chunk(frames, part, frame_index - part->first_frame, &n_bytes, err);
-    if (code == 0)
-        code = bslz4_decode_frame(&frames->shape, frames->chunk, n_bytes, ret_events, ret_n, ret_n_invalid, err);
+    pthread_mutex_lock(&frames->mutex);
+    while (slot->frame_index != i)
+        pthread_cond_wait(&frames->done, &frames->mutex);
+    pthread_mutex_unlock(&frames->mutex);
+    return slot->code ? err_set(err, slot->code, "%s", slot->err.message) : 0;
+}
+
+int frames_next(struct frames *frames, struct event_frame *ret_frame, struct err *err)
+{
+    size_t i = frames->n_given;
+    if (i == frames->end - frames->first)
+        return 0;
+    if (frames->cache) {
+        *ret_frame = event_cache_frame(frames->cache, frames->first + i);
+        frames->n_given++;
+        return 1;
+    }
+    pthread_mutex_lock(&frames->mutex);
+    frames->n_free = i;
+    pthread_cond_broadcast(&frames->work);
+    pthread_mutex_unlock(&frames->mutex);
+    int code = locate(frames, i, err);
     if (code)
-        err_prefix(err, "%s, frame %zu of %zu", part->path, frame_index + 1, frames->info.n_frames);
-    return code;
+        return code;
+    struct slot *slot = &frames->slots[i % (size_t)frames->n_slots];
+    if (frame_file_codec(frames->file) == FRAME_SPARSE)
+        code = frame_file_read_sparse(frames->file, frames->first + i, &frames->shape, &slot->sink, err);
+    else if (frames->n_threads == 0)
+        code = decode(frames, &frames->workers[0], i, &slot->sink, err);
+    else
+        code = wait_for_slot(frames, i, slot, err);
+    if (code)
+        return code;
+    *ret_frame = event_frame_of(&slot->sink, frames->shape.pixel_bits);
+    frames->n_given++;
+    return 1;
 }

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#define BINS_PER_OCTAVE 10.0
+#define OCTAVE 10   /* ranges of lags in one, far from the first */
 #define LAGS_MIN 22 /* an octave of base line beyond a dozen */
 #define ITERATIONS_MAX 200
 #define STEP_TOLERANCE 1e-9
@@ -21,32 +21,23 @@
 /* Parameters of the fit; tau and contrast by their logarithms, which keeps them positive. */
 enum { P_LOG_TAU, P_BETA, P_LOG_CONTRAST, P_BASELINE, P_COUNT };
 
-void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, double frame_time_s,
-             struct isf_curve *ret_curve)
+void isf_bin(const struct ttcf *ttcf, double frame_time_s, struct isf_curve *ret_curve)
 {
     ret_curve->n = 0;
-    double ratio = pow(2.0, 1.0 / BINS_PER_OCTAVE);
-    for (size_t first = 1; first < n_frames && ret_curve->n < ISF_BINS_MAX;) {
-        size_t end = (size_t)ceil((double)first * ratio);
-        if (end <= first)
-            end = first + 1;
-        if (end > n_frames)
-            end = n_frames;
-        double weight = 0.0, sum_g2 = 0.0, sum_lag = 0.0;
-        for (size_t lag = first; lag < end; lag++) {
-            if (!(pairs_expected[lag] > 0.0) || isnan(g2[lag]))
-                continue;
-            weight += pairs_expected[lag];
-            sum_g2 += pairs_expected[lag] * g2[lag];
-            sum_lag += pairs_expected[lag] * (double)lag;
+    for (size_t r = 0; r < ttcf->lags.n; r++) {
+        double expected = 0.0, pairs = 0.0, sum_lag = 0.0;
+        for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
+            expected += ttcf->pairs_expected[lag];
+            pairs += ttcf->pairs[lag];
+            sum_lag += ttcf->pairs_expected[lag] * (double)lag;
         }
-        if (weight > 0.0) {
-            int i = ret_curve->n++;
-            ret_curve->lag_s[i] = sum_lag / weight * frame_time_s;
-            ret_curve->g2[i] = sum_g2 / weight;
-            ret_curve->g2_sigma_pairs[i] = 1.0 / sqrt(weight);
-        }
-        first = end;
+        if (!(expected > 0.0))
+            continue;
+        int i = ret_curve->n++;
+        ret_curve->range[i] = r;
+        ret_curve->lag_s[i] = sum_lag / expected * frame_time_s;
+        ret_curve->g2[i] = pairs / expected;
+        ret_curve->g2_sigma_pairs[i] = 1.0 / sqrt(expected);
     }
 }
 
@@ -98,8 +89,7 @@ static double mean_g2(const struct isf_curve *curve, int from, int to)
 /* Baseline from the last octave, contrast from the first, tau where the decay has fallen to exp(-2). */
 static void guess(const struct isf_curve *curve, double start[P_COUNT])
 {
-    int octave = (int)BINS_PER_OCTAVE;
-    double baseline = mean_g2(curve, curve->n - octave, curve->n);
+    double baseline = mean_g2(curve, curve->n - OCTAVE, curve->n);
     double contrast = mean_g2(curve, 0, 5) - baseline;
     if (!(contrast > 1e-6))
         contrast = 1e-6;
@@ -155,19 +145,26 @@ static double jackknife_sigma(const double *samples, size_t stride)
     return sqrt(sum * (TTCF_GROUPS - 1.0) / TTCF_GROUPS);
 }
 
-/* The curves without one group each. A bin that one of them lacks (no pairs left in it) has no sigma: NaN. */
-static void leave_groups_out(const struct ttcf *ttcf, double frame_time_s, struct isf_curve *curve,
+/* The curves without one group each. A range of lags that one of them lacks (no pairs left in it) has no sigma: NaN. */
+static void leave_groups_out(const struct ttcf *ttcf, struct isf_curve *curve,
                              struct isf_curve ret_without[TTCF_GROUPS])
 {
     double samples[TTCF_GROUPS][ISF_BINS_MAX];
-    bool is_whole = true;
     for (int g = 0; g < TTCF_GROUPS; g++) {
-        isf_bin(ttcf->g2_without[g], ttcf->pairs_expected, ttcf->n_frames, frame_time_s, &ret_without[g]);
-        memcpy(samples[g], ret_without[g].g2, sizeof samples[g]);
-        is_whole = is_whole && ret_without[g].n == curve->n;
+        struct isf_curve *without = &ret_without[g];
+        without->n = 0;
+        for (int i = 0; i < curve->n; i++) {
+            double expected = ttcf->pairs_expected_without[g][curve->range[i]];
+            samples[g][i] = expected > 0.0 ? ttcf->pairs_without[g][curve->range[i]] / expected : NAN;
+            if (!(expected > 0.0))
+                continue;
+            without->lag_s[without->n] = curve->lag_s[i];
+            without->g2_sigma_pairs[without->n] = curve->g2_sigma_pairs[i];
+            without->g2[without->n++] = samples[g][i];
+        }
     }
     for (int i = 0; i < curve->n; i++)
-        curve->g2_sigma[i] = is_whole ? jackknife_sigma(&samples[0][i], ISF_BINS_MAX) : NAN;
+        curve->g2_sigma[i] = jackknife_sigma(&samples[0][i], ISF_BINS_MAX);
 }
 
 static int jackknife(const struct isf_curve without[TTCF_GROUPS], double ret_sigma[P_COUNT], struct err *err)
@@ -222,8 +219,8 @@ int isf_fit(const struct ttcf *ttcf, double frame_time_s, struct isf_fit *ret_fi
     double parameters[P_COUNT], sigma[P_COUNT], chi2, scan_s = (double)ttcf->n_frames * frame_time_s;
     struct isf_curve without[TTCF_GROUPS];
     gsl_set_error_handler_off();
-    isf_bin(ttcf->g2, ttcf->pairs_expected, ttcf->n_frames, frame_time_s, ret_curve);
-    leave_groups_out(ttcf, frame_time_s, ret_curve, without);
+    isf_bin(ttcf, frame_time_s, ret_curve);
+    leave_groups_out(ttcf, ret_curve, without);
     int code = check_curve(ret_curve, ttcf->n_frames, err);
     if (code)
         return code;

@@ -25,19 +25,19 @@ struct isf_fit {
     bool is_degenerate;  /* tau above a third of the scan: tau, contrast and baseline cannot be told apart */
 };
 
-#define ISF_BINS_MAX 256
+#define ISF_BINS_MAX TTCF_LAG_RANGES_MAX
 
 struct isf_curve {
     int n;
-    double lag_s[ISF_BINS_MAX];
+    size_t range[ISF_BINS_MAX]; /* of lags (struct ttcf_lags) */
+    double lag_s[ISF_BINS_MAX]; /* mean lag, weighted with the pairs expected */
     double g2[ISF_BINS_MAX];
     double g2_sigma_pairs[ISF_BINS_MAX]; /* from pair statistics: the fit's weights */
     double g2_sigma[ISF_BINS_MAX];       /* by the jackknife: the true one, to about a fifth; isf_fit fills it */
 };
 
-/* Averages g2 [n_frames] in logarithmic bins of lag, weighted with pairs_expected [n_frames]; lag 0 is left out. */
-void isf_bin(const double *g2, const double *pairs_expected, size_t n_frames, double frame_time_s,
-             struct isf_curve *ret_curve);
+/* g2 of each range of lags: pairs counted over pairs expected; ranges without any are left out. */
+void isf_bin(const struct ttcf *ttcf, double frame_time_s, struct isf_curve *ret_curve);
 
 /*
  * Fits the whole scan.

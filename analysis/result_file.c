@@ -263,7 +263,8 @@ static void put_every_lag(struct writer *writer, const struct ttcf *ttcf)
     put_numbers(writer, "/xpcs/every_lag/pairs_expected", ttcf->pairs_expected, ttcf->n_frames, 0);
 }
 
-/* The full upper half, a band of tiles at a time: what lies left of the band's first tile is never written. */
+/* The full upper half, a band of tiles at a time: what lies left of the band's first tile is never written. The matrix
+ * stands column by column, so each tile is turned round on its way. */
 static void put_matrix(struct writer *writer, const char *path, const struct ttcf *ttcf)
 {
     hsize_t n = ttcf->n_frames, edge = n < MATRIX_TILE ? n : MATRIX_TILE;
@@ -275,12 +276,15 @@ static void put_matrix(struct writer *writer, const char *path, const struct ttc
     H5Pset_chunk(properties, 2, (hsize_t[]){edge, edge});
     hid_t dataset = H5Dcreate2(writer->file, path, H5T_NATIVE_FLOAT, space, H5P_DEFAULT, properties, H5P_DEFAULT);
     writer->ok = dataset >= 0;
-    const float *row = ttcf->matrix;
     for (hsize_t first = 0; writer->ok && first < n; first += edge) {
         hsize_t n_lines = n - first < edge ? n - first : edge, n_columns = n - first;
         memset(band, 0, n_lines * n_columns * sizeof *band);
-        for (hsize_t i = 0; i < n_lines; row += n_columns - i, i++)
-            memcpy(band + i * n_columns + i, row, (n_columns - i) * sizeof *band);
+        for (hsize_t tile = 0; tile < n_columns; tile += edge)
+            for (hsize_t j = tile; j < n_columns && j < tile + edge; j++) {
+                const float *column = ttcf->matrix + (first + j) * (first + j + 1) / 2 + first;
+                for (hsize_t i = 0; i < n_lines && i <= j; i++)
+                    band[i * n_columns + j] = column[i];
+            }
         hid_t memory = H5Screate_simple(2, (hsize_t[]){n_lines, n_columns}, NULL);
         H5Sselect_hyperslab(space, H5S_SELECT_SET, (hsize_t[]){first, first}, NULL, (hsize_t[]){n_lines, n_columns},
                             NULL);

@@ -1,105 +1,331 @@
 #include "analysis/ttcf.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#define GROUP_PIXELS 64 /* neighbours share a group: speckles do not straddle many */
+#define RANGES_PER_OCTAVE 10.0
+#define LINE_PHOTONS 29
+#define POOL_BLOCK_LINES 65536 /* 4 MB */
+#define POOL_BLOCKS_MAX 65535
+#define AHEAD 48      /* events: a line takes longer to come than a dozen walks */
+#define AHEAD_OLDER 8 /* by then the line itself has come, and says where the older photons are */
+#define AHEAD_BIN 32
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
+#define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
-struct work {
-    uint32_t *row;   /* [n_frames] pair counts of the present frame with each later one */
-    size_t *cursor;  /* [n_pixels] first photon of each pixel that is not earlier than the present frame */
-    double *sum_c;   /* [n_frames] by lag */
-    uint32_t *n_c;   /* [n_frames] by lag */
-    double *pairs;   /* [n_frames] by lag, counted */
-    double *map_sum; /* [map_n * map_n] */
-    uint32_t *map_count;
-    double *group_photons[TTCF_GROUPS]; /* [n_frames], photons of each frame in one group */
-    uint64_t *group_pairs;              /* [n_frames] by lag, of one group */
+/* The newest photons of one pixel, by their frames; one entry per photon, ascending. */
+struct line {
+    uint8_t n;
+    uint8_t bin; /* of the pixel */
+    uint16_t frame[LINE_PHOTONS];
+    uint32_t older; /* line of the pool, 0: none (that line stays empty); every line of the pool is full */
 };
 
-static size_t group_of(size_t pixel) { return pixel / GROUP_PIXELS % TTCF_GROUPS; }
+_Static_assert(sizeof(struct line) == 64, "a line of photons is a line of the cache");
 
-/* ---- one row ------------------------------------------------------------------------------------------------- */
+struct bin {
+    int number; /* 1 .. n_bins */
+    size_t n_pixels, n_photons;
+    double *photons_per_frame;                    /* [n_frames] */
+    double *inverse;                              /* [n_frames], 1 / photons_per_frame, 0 where there are none */
+    uint64_t *pairs;                              /* [n_frames] by lag */
+    double *sum_c;                                /* [n_frames] by lag */
+    float *matrix;                                /* as in struct ttcf, or NULL */
+    double *map_sum;                              /* [map_n * map_n], at (t2, t1) */
+    uint32_t *group_photons;                      /* [TTCF_GROUPS * n_frames] */
+    uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX]; /* [TTCF_GROUPS] by range of lags */
+};
 
-/* Photon pairs of frame t with itself and every later frame; a pixel's list is ascending in time. */
-static void count_row(const struct photon_list *list, struct work *work, size_t t)
+struct ttcf_run {
+    size_t n_frames_max, n_frames, n_pixels;
+    int n_bins;
+    uint8_t *bin_of_pixel; /* [n_pixels] */
+    uint8_t *is_bright;    /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
+    size_t map_binning, map_n;
+    struct ttcf_lags lags;
+    uint8_t *range_of_lag; /* [n_frames_max] */
+    struct bin *bins;      /* [n_bins] */
+    struct line *lines;    /* [n_pixels] */
+    struct line **pool;    /* [POOL_BLOCKS_MAX] */
+    uint32_t n_pool;       /* lines in use */
+    /* the present frame's events, [n_pixels]: by bin, in it by pixel */
+    uint32_t *pixel;
+    uint8_t *count, *bin_of_event;
+    /* the present frame and bin; the same memory for all, so that it stays in the first cache */
+    uint32_t *row; /* [n_frames_max] pairs with each earlier frame; zero between frames */
+    float *c;      /* [n_frames_max] the same normalised */
+};
+
+void ttcf_lags_init(struct ttcf_lags *ret_lags, size_t n_frames)
 {
-    memset(work->row + t, 0, (list->n_frames - t) * sizeof *work->row);
-    for (size_t i = list->first_event[t]; i < list->first_event[t + 1]; i++) {
-        size_t pixel = list->events[i].pixel;
-        uint32_t count = list->events[i].count;
-        const uint16_t *photon = list->frames + work->cursor[pixel];
-        const uint16_t *end = list->frames + list->first_photon[pixel + 1];
-        for (; photon < end; photon++)
-            work->row[*photon] += count;
-        work->cursor[pixel] += count;
+    double ratio = pow(2.0, 1.0 / RANGES_PER_OCTAVE);
+    ret_lags->n = 0;
+    for (size_t first = 1; first < n_frames;) {
+        size_t end = (size_t)ceil((double)first * ratio);
+        end = end <= first ? first + 1 : end > n_frames ? n_frames : end;
+        assert(ret_lags->n < TTCF_LAG_RANGES_MAX);
+        ret_lags->first[ret_lags->n++] = first;
+        ret_lags->first[ret_lags->n] = end;
+        first = end;
     }
 }
 
-/* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). */
-static void fold_row(struct ttcf *ttcf, struct work *work, size_t t)
+/* ---- the photons of the pixels ------------------------------------------------------------------------------- */
+
+static struct line *older_line(const struct ttcf_run *run, uint32_t index)
 {
-    const double *photons = ttcf->photons_per_frame;
-    size_t n = ttcf->n_frames, map_row = t / ttcf->map_binning * ttcf->map_n;
-    size_t n_mapped = ttcf->map_n * ttcf->map_binning;
-    float *matrix_row = ttcf->matrix ? ttcf->matrix + t * n - t * (t - 1) / 2 - t : NULL;
-    for (size_t t2 = t; t2 < n; t2++) {
-        size_t lag = t2 - t;
-        double expected = photons[t] * photons[t2] / (double)ttcf->n_pixels;
-        work->pairs[lag] += work->row[t2];
-        ttcf->pairs_expected[lag] += expected;
-        double c = expected > 0.0 ? work->row[t2] / expected : NAN;
-        if (matrix_row)
-            matrix_row[t2] = (float)c;
-        if (!(expected > 0.0))
+    return &run->pool[index / POOL_BLOCK_LINES][index % POOL_BLOCK_LINES];
+}
+
+/* Memory in pages of 2 MB where the system has them: every photon is in a page of its own otherwise. Zero. */
+static void *map_memory(size_t n_bytes)
+{
+    void *memory = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    madvise(memory, n_bytes, MADV_HUGEPAGE);
+    return memory;
+}
+
+static bool grow_pool(struct ttcf_run *run, uint32_t block)
+{
+    if (block < POOL_BLOCKS_MAX && !run->pool[block])
+        run->pool[block] = map_memory(POOL_BLOCK_LINES * sizeof(struct line));
+    if (block >= POOL_BLOCKS_MAX || !run->pool[block])
+        return false;
+    run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
+    return true;
+}
+
+/* A full line goes into the pool. */
+static int move_out(struct ttcf_run *run, struct line *line, struct err *err)
+{
+    uint32_t index = run->n_pool;
+    if (!grow_pool(run, index / POOL_BLOCK_LINES))
+        return err_set(err, ERR_SYSTEM, "no memory for more than %.3g photons", (double)index * LINE_PHOTONS);
+    run->n_pool++;
+    *older_line(run, index) = *line;
+    line->older = index;
+    line->n = 0;
+    return 0;
+}
+
+static size_t pixel_photons(const struct ttcf_run *run, size_t pixel)
+{
+    size_t n = run->lines[pixel].n;
+    for (uint32_t index = run->lines[pixel].older; index; index = older_line(run, index)->older)
+        n += LINE_PHOTONS;
+    return n;
+}
+
+/* ---- one frame ----------------------------------------------------------------------------------------------- */
+
+/* `count` photons of the present frame with each of the `n` photons in a line. */
+static inline void pair_with(const struct line *line, size_t n, uint32_t count, uint32_t *row, const uint8_t *range,
+                             uint64_t *group_pairs)
+{
+    for (size_t i = 0; i < n; i++) {
+        ptrdiff_t frame = line->frame[i];
+        row[frame] += count;
+        group_pairs[range[-frame]] += count;
+    }
+}
+
+/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves. Lines are asked for
+ * ahead; so are, as soon as a line has come, the older photons that it names (line 0 of the pool, always near, where
+ * there are none). That stands here and not in a function: gcc takes one that only asks for memory for one that does
+ * nothing. */
+static int walk_back(struct ttcf_run *run, struct bin *bin, const uint32_t *pixel, const uint8_t *count, size_t n,
+                     struct err *err)
+{
+    size_t t = run->n_frames, photons = 0, squares = 0;
+    const uint8_t *range = run->range_of_lag + t;
+    uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
+    for (size_t i = 0; i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
+        __builtin_prefetch(&run->lines[pixel[i]], 1);
+    for (size_t i = 0; i < n; i++) {
+        struct line *line = &run->lines[pixel[i]];
+        size_t group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
+        if (i + AHEAD < n)
+            __builtin_prefetch(&run->lines[pixel[i + AHEAD]], 1);
+        if (i + AHEAD_OLDER < n)
+            __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
+        if (line->bin != bin->number)
+            continue; /* in none */
+        pair_with(line, line->n, count[i], row, range, bin->group_pairs[group]);
+        for (uint32_t index = line->older; index; index = older_line(run, index)->older)
+            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->group_pairs[group]);
+        for (int k = 0; k < count[i]; k++) {
+            int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
+            if (code)
+                return code;
+            line->frame[line->n++] = (uint16_t)t;
+        }
+        group_photons[group] += count[i];
+        photons += count[i];
+        squares += (size_t)count[i] * count[i];
+    }
+    if (squares > UINT32_MAX) /* no cell of a row is above the largest sum of squares (Cauchy and Schwarz) */
+        return err_set(err, ERR_LIMIT,
+                       "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
+                       "mask the brightest pixels or attenuate the beam",
+                       t + 1, (double)squares, (double)UINT32_MAX);
+    row[t] = (uint32_t)squares;
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        bin->group_photons[(size_t)g * run->n_frames_max + t] = group_photons[g];
+    bin->photons_per_frame[t] = (double)photons;
+    bin->inverse[t] = photons ? 1.0 / (double)photons : 0.0;
+    bin->n_photons += photons;
+    return 0;
+}
+
+/* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). A
+ * frame without photons has C = 0 in the sums, where it is not counted. */
+WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t t2 = run->n_frames;
+    double scale = (double)bin->n_pixels * bin->inverse[t2];
+    uint64_t *restrict pairs = bin->pairs + t2;
+    double *restrict sum_c = bin->sum_c + t2;
+    const double *restrict inverse = bin->inverse;
+    uint32_t *restrict row = run->row;
+    float *restrict row_c = run->c;
+    for (ptrdiff_t t1 = 0; t1 <= (ptrdiff_t)t2; t1++) {
+        double c = row[t1] * scale * inverse[t1];
+        pairs[-t1] += row[t1];
+        sum_c[-t1] += c;
+        row_c[t1] = (float)c;
+        row[t1] = 0;
+    }
+}
+
+WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t t2 = run->n_frames, binning = run->map_binning, line = t2 / binning;
+    size_t n_cells = t2 + (binning == 1); /* shot noise only where a cell is one frame */
+    if (line >= run->map_n)
+        return;
+    double *sum = bin->map_sum + line * run->map_n;
+    for (size_t t1 = 0, cell = 0; t1 < n_cells; t1 += binning, cell++) {
+        size_t end = t1 + binning < n_cells ? t1 + binning : n_cells;
+        double c = 0.0;
+        for (size_t k = t1; k < end; k++)
+            c += (double)run->c[k];
+        sum[cell] += c;
+    }
+}
+
+static void keep_row(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t t2 = run->n_frames;
+    float *row = bin->matrix + t2 * (t2 + 1) / 2;
+    memcpy(row, run->c, (t2 + 1) * sizeof *row);
+    for (size_t t1 = 0; t1 <= t2; t1++)
+        if (bin->inverse[t1] == 0.0 || bin->inverse[t2] == 0.0)
+            row[t1] = NAN;
+}
+
+/* The bin of each event, and how many each bin has. With one bin nothing need be looked up: its lines know. */
+static void find_bins(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
+{
+    if (run->n_bins == 1) {
+        memset(run->bin_of_event, 1, frame->n_events);
+        ret_n[1] = frame->n_events;
+        return;
+    }
+    for (size_t i = 0; i < frame->n_events; i++) {
+        if (i + AHEAD_BIN < frame->n_events)
+            __builtin_prefetch(&run->bin_of_pixel[event_pixel(frame, i + AHEAD_BIN)]);
+        run->bin_of_event[i] = run->bin_of_pixel[event_pixel(frame, i)];
+        ret_n[run->bin_of_event[i]]++;
+    }
+}
+
+/* The frame's events by bin, each in pixel order; ret_first [n_bins + 2]: bin b has first[b] .. first[b + 1] - 1. */
+static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_first)
+{
+    size_t n[TTCF_BINS_MAX + 1] = {0}, next[TTCF_BINS_MAX + 2] = {0}, next_bright = 0;
+    find_bins(run, frame, n);
+    for (int b = 1; b <= run->n_bins; b++)
+        next[b + 1] = next[b] + n[b];
+    memcpy(ret_first, next, (size_t)(run->n_bins + 2) * sizeof *next);
+    for (size_t i = 0; i < frame->n_events; i++) {
+        uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
+        uint8_t bin = run->bin_of_event[i];
+        if (bin == 0)
             continue;
-        work->sum_c[lag] += c;
-        work->n_c[lag]++;
-        if ((lag > 0 || ttcf->map_binning == 1) && t2 < n_mapped) {
-            work->map_sum[map_row + t2 / ttcf->map_binning] += c;
-            work->map_count[map_row + t2 / ttcf->map_binning]++;
+        if (count > TTCF_COUNT_MAX) {
+            run->is_bright[pixel] = 1;
+            count = 0;
+        }
+        run->pixel[next[bin]] = pixel;
+        run->count[next[bin]++] = (uint8_t)count;
+    }
+}
+
+int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err)
+{
+    size_t first[TTCF_BINS_MAX + 2];
+    if (run->n_frames == run->n_frames_max)
+        return err_set(err, ERR_LIMIT, "more frames than the %zu that were expected", run->n_frames_max);
+    sort_events(run, frame, first);
+    for (int b = 1; b <= run->n_bins; b++) {
+        struct bin *bin = &run->bins[b - 1];
+        int code = walk_back(run, bin, run->pixel + first[b], run->count + first[b], first[b + 1] - first[b], err);
+        if (code)
+            return code;
+        fold_row(run, bin);
+        map_row(run, bin);
+        if (bin->matrix)
+            keep_row(run, bin);
+    }
+    run->n_frames++;
+    return 0;
+}
+
+/* ---- hot pixels ---------------------------------------------------------------------------------------------- */
+
+void ttcf_count_photons(const struct ttcf_run *run, uint32_t *ret_photons)
+{
+    for (size_t p = 0; p < run->n_pixels; p++)
+        ret_photons[p] = run->bin_of_pixel[p] ? (uint32_t)pixel_photons(run, p) : 0;
+}
+
+/* A hot pixel lifts the mean that it is measured by: again without it, until none is found any more. */
+size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
+{
+    size_t n[TTCF_BINS_MAX + 1] = {0}, sum[TTCF_BINS_MAX + 1] = {0}, n_hot = 0;
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        uint8_t bin = run->bin_of_pixel[p];
+        ret_is_hot[p] = bin && run->is_bright[p];
+        n_hot += ret_is_hot[p];
+        n[bin] += !ret_is_hot[p];
+        sum[bin] += ret_is_hot[p] ? 0 : pixel_photons(run, p);
+    }
+    for (bool is_new = true; is_new;) {
+        is_new = false;
+        for (size_t p = 0; p < run->n_pixels; p++) {
+            uint8_t bin = run->bin_of_pixel[p];
+            if (bin == 0 || ret_is_hot[p] || (run->lines[p].n <= TTCF_HOT_PHOTONS && !run->lines[p].older))
+                continue;
+            size_t photons = pixel_photons(run, p);
+            if (photons <= TTCF_HOT_PHOTONS || photons * n[bin] <= TTCF_HOT_MEANS * sum[bin])
+                continue;
+            ret_is_hot[p] = is_new = true;
+            n_hot++;
+            n[bin]--;
+            sum[bin] -= photons;
         }
     }
+    return n_hot;
 }
 
-static void finish_rows(struct ttcf *ttcf, const struct work *work)
-{
-    for (size_t lag = 0; lag < ttcf->n_frames; lag++) {
-        ttcf->g2_mean[lag] = work->n_c[lag] ? work->sum_c[lag] / work->n_c[lag] : NAN;
-        ttcf->g2[lag] = ttcf->pairs_expected[lag] > 0.0 ? work->pairs[lag] / ttcf->pairs_expected[lag] : NAN;
-    }
-    for (size_t row = 0; row < ttcf->map_n; row++)
-        for (size_t i = row * ttcf->map_n + row; i < (row + 1) * ttcf->map_n; i++)
-            ttcf->map[i] = work->map_count[i] ? (float)(work->map_sum[i] / work->map_count[i]) : NAN;
-}
+/* ---- the result ---------------------------------------------------------------------------------------------- */
 
-/* ---- the jackknife's groups ---------------------------------------------------------------------------------- */
-
-static void count_group_photons(const struct photon_list *list, struct work *work)
-{
-    for (size_t t = 0; t < list->n_frames; t++)
-        for (size_t i = list->first_event[t]; i < list->first_event[t + 1]; i++)
-            work->group_photons[group_of(list->events[i].pixel)][t] += list->events[i].count;
-}
-
-static size_t count_group_pairs(const struct photon_list *list, struct work *work, size_t group)
-{
-    size_t n_pixels = 0;
-    memset(work->group_pairs, 0, list->n_frames * sizeof *work->group_pairs);
-    for (size_t p = 0; p < list->n_pixels; p++) {
-        if (group_of(p) != group)
-            continue;
-        n_pixels++;
-        const uint16_t *end = list->frames + list->first_photon[p + 1];
-        for (const uint16_t *a = list->frames + list->first_photon[p]; a < end; a++)
-            for (const uint16_t *b = a + 1; b < end; b++)
-                work->group_pairs[*b - *a]++;
-    }
-    return n_pixels;
-}
-
-/* sum over t of x[t] x[t + lag]; four sums at a time, which may be added in any order. */
+/* sum over t of x[t] x[t + lag], exact for whole numbers; four sums at a time, which may be added in any order. */
 static double autocorrelation(const double *x, size_t n, size_t lag)
 {
     double sum[4] = {0.0};
@@ -112,63 +338,240 @@ static double autocorrelation(const double *x, size_t n, size_t lag)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/* g2 of all pixels but one group's: pairs and frame sums without that group. Lag 0 is not used. */
-static void leave_out(struct ttcf *ttcf, const struct photon_list *list, struct work *work, size_t group)
+/* Pairs of frames `lag` apart of which both have photons. */
+static double filled_pairs(const struct ttcf *ttcf, size_t lag)
 {
-    size_t n = ttcf->n_frames, n_pixels = ttcf->n_pixels - count_group_pairs(list, work, group);
-    double *rest = work->group_photons[group], *g2 = ttcf->g2_without[group];
-    for (size_t t = 0; t < n; t++)
-        rest[t] = ttcf->photons_per_frame[t] - rest[t];
-    g2[0] = NAN;
-    for (size_t lag = 1; lag < n; lag++) {
-        double expected = autocorrelation(rest, n, lag) / (double)n_pixels;
-        g2[lag] = expected > 0.0 ? (work->pairs[lag] - (double)work->group_pairs[lag]) / expected : NAN;
+    size_t n = 0;
+    if (ttcf->n_empty_frames == 0)
+        return (double)(ttcf->n_frames - lag);
+    for (size_t t = 0; t + lag < ttcf->n_frames; t++)
+        n += ttcf->photons_per_frame[t] > 0.0 && ttcf->photons_per_frame[t + lag] > 0.0;
+    return (double)n;
+}
+
+static void finish_lags(struct ttcf *ttcf, const struct bin *bin)
+{
+    for (size_t lag = 0; lag < ttcf->n_frames; lag++) {
+        double n = filled_pairs(ttcf, lag);
+        ttcf->pairs[lag] = (double)bin->pairs[lag];
+        ttcf->pairs_expected[lag] =
+            autocorrelation(ttcf->photons_per_frame, ttcf->n_frames, lag) / (double)ttcf->n_pixels;
+        ttcf->g2[lag] = ttcf->pairs_expected[lag] > 0.0 ? ttcf->pairs[lag] / ttcf->pairs_expected[lag] : NAN;
+        ttcf->g2_mean[lag] = n > 0.0 ? bin->sum_c[lag] / n : NAN;
     }
+}
+
+/* sum over the lags from first to end - 1, and over t, of x[t] x[t + lag]; until [n + 1]: sums of x before t. */
+static double range_autocorrelation(const double *x, const double *until, size_t n, size_t first, size_t end)
+{
+    double sum = 0.0;
+    for (size_t t = 0; t + first < n; t++)
+        sum += x[t] * (until[t + end < n ? t + end : n] - until[t + first]);
+    return sum;
+}
+
+/* Without the pixels of one group: pairs, and the pairs expected of what the others have. */
+static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf, size_t group,
+                      size_t n_pixels, double *rest, double *until)
+{
+    size_t n = ttcf->n_frames;
+    until[0] = 0.0;
+    for (size_t t = 0; t < n; t++) {
+        rest[t] = ttcf->photons_per_frame[t] - bin->group_photons[group * run->n_frames_max + t];
+        until[t + 1] = until[t] + rest[t];
+    }
+    for (size_t r = 0; r < ttcf->lags.n; r++) {
+        size_t first = ttcf->lags.first[r], end = ttcf->lags.first[r + 1];
+        double pairs = 0.0;
+        for (size_t lag = first; lag < end; lag++)
+            pairs += ttcf->pairs[lag];
+        ttcf->pairs_without[group][r] = pairs - (double)bin->group_pairs[group][r];
+        ttcf->pairs_expected_without[group][r] =
+            n_pixels ? range_autocorrelation(rest, until, n, first, end) / (double)n_pixels : 0.0;
+    }
+}
+
+static void count_group_pixels(const struct ttcf_run *run, int bin, size_t ret_n[TTCF_GROUPS])
+{
+    memset(ret_n, 0, TTCF_GROUPS * sizeof *ret_n);
+    for (size_t p = 0; p < run->n_pixels; p++)
+        ret_n[p / TTCF_GROUP_PIXELS % TTCF_GROUPS] += run->bin_of_pixel[p] == bin;
+}
+
+static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf)
+{
+    size_t n = ttcf->map_n, binning = ttcf->map_binning;
+    double filled[TTCF_MAP_MAX] = {0.0};
+    for (size_t t = 0; t < n * binning; t++)
+        filled[t / binning] += ttcf->photons_per_frame[t] > 0.0;
+    for (size_t t2 = 0; t2 < n; t2++)
+        for (size_t t1 = 0; t1 <= t2; t1++) {
+            bool is_square = t1 < t2 || binning == 1;
+            double n_cells = is_square ? filled[t1] * filled[t2] : filled[t1] * (filled[t1] - 1.0) / 2.0;
+            double sum = bin->map_sum[t2 * run->map_n + t1];
+            ttcf->map[t1 * n + t2] = n_cells > 0.0 ? (float)(sum / n_cells) : NAN;
+        }
+}
+
+static int allocate_result(struct ttcf *ttcf, struct err *err)
+{
+    size_t n = ttcf->n_frames;
+    ttcf->photons_per_frame = malloc(n * sizeof(double));
+    ttcf->g2 = malloc(n * sizeof(double));
+    ttcf->g2_mean = malloc(n * sizeof(double));
+    ttcf->pairs = malloc(n * sizeof(double));
+    ttcf->pairs_expected = malloc(n * sizeof(double));
+    ttcf->map = calloc(ttcf->map_n * ttcf->map_n + 1, sizeof(float));
+    if (ttcf->photons_per_frame && ttcf->g2 && ttcf->g2_mean && ttcf->pairs && ttcf->pairs_expected && ttcf->map)
+        return 0;
+    ttcf_free(ttcf);
+    return err_set(err, ERR_SYSTEM, "no memory for the correlation of %zu frames", n);
+}
+
+static int check_result(const struct ttcf_run *run, int bin, struct err *err)
+{
+    size_t n_bright = 0;
+    for (size_t p = 0; p < run->n_pixels; p++)
+        n_bright += run->is_bright[p] && run->bin_of_pixel[p] == bin;
+    if ((double)n_bright > BRIGHT_SHARE * (double)run->bins[bin - 1].n_pixels)
+        return err_set(err, ERR_LIMIT,
+                       "%zu of %zu pixels had more than %d photons in a frame: too bright for photon correlation; mask "
+                       "the brightest pixels or attenuate the beam",
+                       n_bright, run->bins[bin - 1].n_pixels, TTCF_COUNT_MAX);
+    if (run->n_frames < 2)
+        return err_set(err, ERR_DATA, "%zu frames: a correlation needs 2", run->n_frames);
+    if (run->bins[bin - 1].n_photons == 0)
+        return err_set(err, ERR_DATA, "no photons in %zu frames of %zu valid pixels: nothing to correlate",
+                       run->n_frames, run->bins[bin - 1].n_pixels);
+    return 0;
+}
+
+int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf *ret_ttcf, struct err *err)
+{
+    assert(bin_number >= 1 && bin_number <= run->n_bins);
+    struct bin *bin = &run->bins[bin_number - 1];
+    size_t n = run->n_frames, n_of_group[TTCF_GROUPS];
+    struct ttcf ttcf = {.n_frames = n, .n_pixels = bin->n_pixels, .n_photons = bin->n_photons};
+    ttcf.map_binning = run->map_binning;
+    ttcf.map_n = n / run->map_binning;
+    double *work = malloc((2 * n + 1) * sizeof *work);
+    int code = check_result(run, bin_number, err);
+    if (code == 0)
+        code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", n);
+    if (code == 0) {
+        memcpy(ttcf.photons_per_frame, bin->photons_per_frame, n * sizeof(double));
+        for (size_t t = 0; t < n; t++)
+            ttcf.n_empty_frames += ttcf.photons_per_frame[t] == 0.0;
+        ttcf_lags_init(&ttcf.lags, n);
+        finish_lags(&ttcf, bin);
+        count_group_pixels(run, bin_number, n_of_group);
+        for (size_t g = 0; g < TTCF_GROUPS; g++)
+            leave_out(run, bin, &ttcf, g, bin->n_pixels - n_of_group[g], work, work + n);
+        finish_map(run, bin, &ttcf);
+        if (is_last) {
+            ttcf.matrix = bin->matrix;
+            bin->matrix = NULL;
+        }
+        *ret_ttcf = ttcf;
+    }
+    free(work);
+    return code;
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 
-static int allocate(struct ttcf *ttcf, struct work *work, int with_matrix, struct err *err)
+static bool allocate_bin(const struct ttcf_run *run, struct bin *bin, int number, bool with_matrix)
 {
-    size_t n = ttcf->n_frames, map = ttcf->map_n * ttcf->map_n;
-    ttcf->photons_per_frame = calloc(n, sizeof(double));
-    ttcf->g2 = calloc(n, sizeof(double));
-    ttcf->g2_mean = calloc(n, sizeof(double));
-    ttcf->pairs_expected = calloc(n, sizeof(double));
-    ttcf->map = calloc(map, sizeof(float));
-    ttcf->matrix = with_matrix ? malloc(n * (n + 1) / 2 * sizeof(float)) : NULL;
-    work->row = calloc(n, sizeof *work->row);
-    work->cursor = malloc(ttcf->n_pixels * sizeof *work->cursor);
-    work->sum_c = calloc(n, sizeof(double));
-    work->n_c = calloc(n, sizeof *work->n_c);
-    work->pairs = calloc(n, sizeof(double));
-    work->map_sum = calloc(map, sizeof(double));
-    work->map_count = calloc(map, sizeof *work->map_count);
-    work->group_pairs = calloc(n, sizeof *work->group_pairs);
-    int is_short = !ttcf->photons_per_frame || !ttcf->g2 || !ttcf->g2_mean || !ttcf->pairs_expected || !ttcf->map ||
-                   (with_matrix && !ttcf->matrix) || !work->row || !work->cursor || !work->sum_c || !work->n_c ||
-                   !work->pairs || !work->map_sum || !work->map_count || !work->group_pairs;
-    for (int g = 0; g < TTCF_GROUPS; g++) {
-        ttcf->g2_without[g] = calloc(n, sizeof(double));
-        work->group_photons[g] = calloc(n, sizeof(double));
-        is_short = is_short || !ttcf->g2_without[g] || !work->group_photons[g];
-    }
-    return is_short ? err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels", n, ttcf->n_pixels)
-                    : 0;
+    size_t n = run->n_frames_max;
+    bin->number = number;
+    bin->photons_per_frame = calloc(n, sizeof *bin->photons_per_frame);
+    bin->inverse = calloc(n, sizeof *bin->inverse);
+    bin->pairs = calloc(n, sizeof *bin->pairs);
+    bin->sum_c = calloc(n, sizeof *bin->sum_c);
+    bin->map_sum = calloc(run->map_n * run->map_n, sizeof *bin->map_sum);
+    bin->group_photons = calloc(TTCF_GROUPS * n, sizeof *bin->group_photons);
+    bin->group_pairs = calloc(TTCF_GROUPS, sizeof *bin->group_pairs);
+    bin->matrix = with_matrix ? malloc(n * (n + 1) / 2 * sizeof *bin->matrix) : NULL;
+    return bin->photons_per_frame && bin->inverse && bin->pairs && bin->sum_c && bin->map_sum && bin->group_photons &&
+           bin->group_pairs && (!with_matrix || bin->matrix);
 }
 
-static void free_work(struct work *work)
+static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *settings)
 {
-    free(work->row);
-    free(work->cursor);
-    free(work->sum_c);
-    free(work->n_c);
-    free(work->pairs);
-    free(work->map_sum);
-    free(work->map_count);
-    free(work->group_pairs);
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        free(work->group_photons[g]);
+    size_t n = run->n_pixels;
+    run->bin_of_pixel = malloc(n);
+    run->is_bright = calloc(n, 1);
+    run->range_of_lag = malloc(run->n_frames_max);
+    run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
+    run->lines = map_memory(n * sizeof *run->lines);
+    run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
+    run->pixel = malloc(n * sizeof *run->pixel);
+    run->count = malloc(n);
+    run->bin_of_event = malloc(n);
+    run->row = calloc(run->n_frames_max, sizeof *run->row);
+    run->c = calloc(run->n_frames_max, sizeof *run->c);
+    bool is_whole = run->bin_of_pixel && run->is_bright && run->range_of_lag && run->bins && run->lines && run->pool &&
+                    run->pixel && run->count && run->bin_of_event && run->row && run->c && grow_pool(run, 0);
+    for (int b = 0; is_whole && b < run->n_bins; b++)
+        is_whole = allocate_bin(run, &run->bins[b], b + 1, settings->with_matrix);
+    return is_whole;
+}
+
+int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err)
+{
+    size_t n_frames = settings->n_frames;
+    if (n_frames < 2 || n_frames > TTCF_FRAMES_MAX)
+        return err_set(err, ERR_ARG, "%zu frames: a correlation needs 2 to %d", n_frames, TTCF_FRAMES_MAX);
+    assert(settings->n_bins >= 1 && settings->n_bins <= TTCF_BINS_MAX);
+    struct ttcf_run *run = calloc(1, sizeof *run);
+    assert(run);
+    *run = (struct ttcf_run){
+        .n_frames_max = n_frames, .n_pixels = settings->n_pixels, .n_bins = settings->n_bins, .n_pool = 1};
+    run->map_binning = (n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
+    run->map_n = n_frames / run->map_binning;
+    ttcf_lags_init(&run->lags, n_frames);
+    if (!allocate_run(run, settings)) {
+        ttcf_end(run);
+        return err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels in %d bins", n_frames,
+                       settings->n_pixels, settings->n_bins);
+    }
+    memcpy(run->bin_of_pixel, settings->bin_of_pixel, run->n_pixels);
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        run->lines[p].bin = run->bin_of_pixel[p];
+        if (run->bin_of_pixel[p])
+            run->bins[run->bin_of_pixel[p] - 1].n_pixels++;
+    }
+    for (size_t r = 0; r < run->lags.n; r++)
+        memset(run->range_of_lag + run->lags.first[r], (int)r, run->lags.first[r + 1] - run->lags.first[r]);
+    for (int b = 0; b < run->n_bins; b++)
+        if (run->bins[b].n_pixels == 0) {
+            ttcf_end(run);
+            return err_set(err, ERR_ARG, "0 valid pixels in bin %d: nothing to correlate; check the mask", b + 1);
+        }
+    *ret_run = run;
+    return 0;
+}
+
+void ttcf_end(struct ttcf_run *run)
+{
+    if (!run)
+        return;
+    for (int b = 0; run->bins && b < run->n_bins; b++) {
+        struct bin *bin = &run->bins[b];
+        void *const memory[] = {bin->photons_per_frame, bin->inverse,       bin->pairs,       bin->sum_c,
+                                bin->map_sum,           bin->group_photons, bin->group_pairs, bin->matrix};
+        for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+            free(memory[i]);
+    }
+    for (size_t block = 0; run->pool && block < POOL_BLOCKS_MAX && run->pool[block]; block++)
+        munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
+    if (run->lines)
+        munmap(run->lines, run->n_pixels * sizeof *run->lines);
+    void *const memory[] = {run->bin_of_pixel, run->is_bright, run->range_of_lag, run->bins, run->pool,
+                            run->pixel,        run->count,     run->bin_of_event, run->row,  run->c};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        free(memory[i]);
+    free(run);
 }
 
 void ttcf_free(struct ttcf *ttcf)
@@ -176,66 +579,9 @@ void ttcf_free(struct ttcf *ttcf)
     free(ttcf->photons_per_frame);
     free(ttcf->g2);
     free(ttcf->g2_mean);
+    free(ttcf->pairs);
     free(ttcf->pairs_expected);
     free(ttcf->map);
     free(ttcf->matrix);
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        free(ttcf->g2_without[g]);
     *ttcf = (struct ttcf){0};
-}
-
-static void correlate(struct ttcf *ttcf, const struct photon_list *list, struct work *work)
-{
-    for (size_t t = 0; t < list->n_frames; t++) {
-        for (size_t i = list->first_event[t]; i < list->first_event[t + 1]; i++)
-            ttcf->photons_per_frame[t] += list->events[i].count;
-        ttcf->n_empty_frames += ttcf->photons_per_frame[t] == 0.0;
-    }
-    memcpy(work->cursor, list->first_photon, list->n_pixels * sizeof *work->cursor);
-    for (size_t t = 0; t < list->n_frames; t++) {
-        count_row(list, work, t);
-        fold_row(ttcf, work, t);
-    }
-    finish_rows(ttcf, work);
-    count_group_photons(list, work);
-    for (size_t group = 0; group < TTCF_GROUPS; group++)
-        leave_out(ttcf, list, work, group);
-}
-
-/* A row's pair counts are 32 bits wide; none is above the largest sum of squares of a frame (Cauchy and Schwarz). */
-static int check_counts(const struct photon_list *list, struct err *err)
-{
-    for (size_t t = 0; t < list->n_frames; t++) {
-        double squares = 0.0;
-        for (size_t i = list->first_event[t]; i < list->first_event[t + 1]; i++)
-            squares += (double)list->events[i].count * (double)list->events[i].count;
-        if (!(squares <= UINT32_MAX))
-            return err_set(err, ERR_LIMIT,
-                           "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
-                           "mask the brightest pixels or attenuate the beam",
-                           t + 1, squares, (double)UINT32_MAX);
-    }
-    return 0;
-}
-
-int ttcf_correlate(struct ttcf *ret_ttcf, const struct photon_list *list, int with_matrix, struct err *err)
-{
-    if (list->n_photons == 0)
-        return err_set(err, ERR_DATA, "no photons in %zu frames of %zu valid pixels", list->n_frames, list->n_pixels);
-    struct ttcf ttcf = {.n_frames = list->n_frames, .n_pixels = list->n_pixels, .n_photons = list->n_photons};
-    struct work work = {0};
-    ttcf.map_binning = (list->n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
-    ttcf.map_n = list->n_frames / ttcf.map_binning;
-    int code = check_counts(list, err);
-    if (code)
-        return code;
-    code = allocate(&ttcf, &work, with_matrix, err);
-    if (code == 0)
-        correlate(&ttcf, list, &work);
-    free_work(&work);
-    if (code)
-        ttcf_free(&ttcf);
-    else
-        *ret_ttcf = ttcf;
-    return code;
 }

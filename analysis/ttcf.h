@@ -1,11 +1,15 @@
 /*
- * Two-time correlation and g2 of one q bin from sparse photons. Pure (allocates).
+ * Two-time correlation and g2 of q bins from sparse photons, frame by frame as they come. Pure (allocates).
  *
  *     C(t1, t2) = <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p)      over the bin's pixels p, all frame pairs t1 <= t2
  *
- * The event correlator of Chushkin et al., J. Appl. Cryst. 45, 807 (2012), doi 10.1107/S0021889812023321, row by row:
- * the pair counts of one row are exact integers in a line of 4 N bytes that stays in the first cache; the row is
- * normalised, folded into g2 and into the binned map, and gone. The full matrix never exists unless it is asked for.
+ * The event correlator of Chushkin et al., J. Appl. Cryst. 45, 807 (2012), doi 10.1107/S0021889812023321, turned round
+ * so that nothing is left to do when the last frame has come: each photon of frame t2 walks back over the earlier
+ * photons of its pixel and counts one pair per step, by lag. The counts of one t2 are exact integers in a row that
+ * stays in the first cache; the row is normalised, folded into g2 and into the binned map, and gone.
+ *
+ * The photons of a pixel stand in one cache line, the newest 29 of them; older ones are moved out of it to lines of a
+ * pool. So a photon costs one line from memory, which is asked for four dozen photons ahead.
  *
  * Two conventions for g2 of a lag are kept side by side; they differ at the level of the noise:
  *     g2_mean    mean over t of C(t, t + lag)
@@ -13,32 +17,87 @@
  * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A frame
  * without photons has no C: NaN in the matrix, left out of g2_mean and of the map; in g2 it counts as it is (nothing).
  * Frames beyond a multiple of map_binning are not in the map.
+ *
+ * Hot pixels: one that has more than TTCF_HOT_MEANS times the mean photons of the bin's other pixels, and more than
+ * TTCF_HOT_PHOTONS, is no speckle (exponentially distributed at worst); it would weigh like thousands in g2, and its
+ * pairs cost the square of its photons. They are told (ttcf_find_hot), for the caller to mask them and begin again. One
+ * with more than TTCF_COUNT_MAX photons in a frame is hot at once, and such a frame's photons of it are left out.
  */
 #ifndef ANALYSIS_TTCF_H
 #define ANALYSIS_TTCF_H
 
-#include "analysis/photon_list.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-#define TTCF_GROUPS 16    /* of pixels, for the jackknife */
-#define TTCF_MAP_MAX 1024 /* lines of the binned map */
+#include "analysis/event.h"
+#include "base/err.h"
 
-struct ttcf {
-    size_t n_frames, n_pixels, n_photons, n_empty_frames;
-    double *photons_per_frame;       /* [n_frames] */
-    double *g2;                      /* [n_frames], by lag in frames */
-    double *g2_mean;                 /* [n_frames] */
-    double *pairs_expected;          /* [n_frames], denominator of g2 in photon pairs: its variance is 1 over this */
-    double *g2_without[TTCF_GROUPS]; /* [n_frames], g2 without the pixels of one group */
-    size_t map_binning;              /* frames per line of the map */
-    size_t map_n;                    /* lines */
-    float *map;    /* [map_n * map_n], mean of C over binning x binning frames, upper half, rest 0; NaN where no C */
-    float *matrix; /* [n_frames * (n_frames + 1) / 2] upper half, row major, or NULL */
+#define TTCF_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
+#define TTCF_BINS_MAX 255
+#define TTCF_HOT_MEANS 50
+#define TTCF_HOT_PHOTONS 50
+#define TTCF_COUNT_MAX 255
+#define TTCF_GROUPS 16       /* of pixels, for the jackknife */
+#define TTCF_GROUP_PIXELS 64 /* neighbours share a group: pixel / 64 % 16; speckles do not straddle many */
+#define TTCF_MAP_MAX 1024    /* lines of the binned map */
+#define TTCF_LAG_RANGES_MAX 144
+
+/* Lags in logarithmic ranges, ten per octave: range i holds lags first[i] .. first[i + 1] - 1, the first one lag 1. */
+struct ttcf_lags {
+    size_t n;
+    size_t first[TTCF_LAG_RANGES_MAX + 1];
 };
 
-/* `with_matrix`: keep the full upper half (2 n_frames^2 bytes). Errors: ERR_DATA (no photons), ERR_LIMIT (too bright
- * for 32 bit pair counts), ERR_SYSTEM (memory). Free with ttcf_free. */
-int ttcf_correlate(struct ttcf *ret_ttcf, const struct photon_list *list, int with_matrix, struct err *err);
+void ttcf_lags_init(struct ttcf_lags *ret_lags, size_t n_frames);
 
+/* Of one q bin. */
+struct ttcf {
+    size_t n_frames, n_pixels, n_photons, n_empty_frames;
+    double *photons_per_frame; /* [n_frames] */
+    double *g2;                /* [n_frames], by lag in frames */
+    double *g2_mean;           /* [n_frames] */
+    double *pairs;             /* [n_frames], photon pairs counted; whole numbers */
+    double *pairs_expected;    /* [n_frames], denominator of g2 in photon pairs: its variance is 1 over this */
+    struct ttcf_lags lags;
+    double pairs_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX];          /* numerator of g2 without the pixels of a group */
+    double pairs_expected_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX]; /* its denominator; both by range of lags */
+    size_t map_binning;                                              /* frames per line of the map */
+    size_t map_n;                                                    /* lines */
+    float *map;    /* [map_n * map_n], mean of C over binning x binning frames, upper half, rest 0; NaN where no C */
+    float *matrix; /* [n_frames * (n_frames + 1) / 2] or NULL: C(t1, t2) at t2 (t2 + 1) / 2 + t1, t1 <= t2 */
+};
+
+struct ttcf_settings {
+    size_t n_frames;             /* at most so many will come; 2 .. TTCF_FRAMES_MAX */
+    size_t n_pixels;             /* of the detector */
+    int n_bins;                  /* 1 .. TTCF_BINS_MAX */
+    const uint8_t *bin_of_pixel; /* [n_pixels], 0: in none, else bin 1 .. n_bins; copied */
+    bool with_matrix;            /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+};
+
+struct ttcf_run;
+
+/* Memory: 64 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
+ * Errors: ERR_ARG (frames, pixels or bins out of range), ERR_SYSTEM (memory). Free with ttcf_end. */
+int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err);
+
+/* The next frame; pixels that are in no bin are passed over. Errors: ERR_LIMIT (too bright for 32 bit pair counts; more
+ * frames than stated), ERR_SYSTEM (memory). */
+int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err);
+
+/* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
+size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);
+
+/* Photons of every pixel so far, ret_photons [n_pixels]; 0 where it is in no bin. */
+void ttcf_count_photons(const struct ttcf_run *run, uint32_t *ret_photons);
+
+/* What the frames so far give for one bin, 1 .. n_bins; may be asked while the scan goes on (not the matrix, which is
+ * handed over with `is_last`). Errors: ERR_DATA (no photons, fewer than two frames), ERR_SYSTEM (memory). Free with
+ * ttcf_free. */
+int ttcf_result(struct ttcf_run *run, int bin, bool is_last, struct ttcf *ret_ttcf, struct err *err);
+
+void ttcf_end(struct ttcf_run *run); /* NULL is fine */
 void ttcf_free(struct ttcf *ttcf);
 
 #endif

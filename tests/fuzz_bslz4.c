@@ -1,7 +1,7 @@
 /*
- * Parser: one compressed frame of an EIGER2 (analysis/bslz4). Input: one byte that chooses size and depth of the frame,
- * then the chunk. Property: events of an accepted chunk lie in the frame, in pixel order, in valid pixels only, with
- * counts from 1 to count_max.
+ * Parser: one compressed frame of an EIGER2 (analysis/bslz4), by every path that this processor has. Input: one byte
+ * that chooses size and depth of the frame, then the chunk. Property: events of an accepted chunk lie in the frame, in
+ * pixel order, in valid pixels only, with counts from 1 to count_max; and all paths accept the same and give the same.
  */
 #include <lz4.h>
 #include <string.h>
@@ -51,31 +51,69 @@ void fuzz_plant_seeds(void)
         plant_frame(which);
 }
 
+struct decoded {
+    uint32_t events[PIXELS_MAX + EVENT_SLACK];
+    struct event_bright bright[PIXELS_MAX];
+    struct event_sink sink;
+    int code;
+};
+
+static void check_events(const struct frame_shape *shape, const struct decoded *decoded)
+{
+    const struct event_frame frame = event_frame_of(&decoded->sink, shape->pixel_bits);
+    size_t next_bright = 0;
+    FUZZ_CHECK(frame.n_events + frame.n_invalid <= shape->n_pixels, "%zu events and %zu invalid of %zu", frame.n_events,
+               frame.n_invalid, shape->n_pixels);
+    for (size_t i = 0; i < frame.n_events; i++) {
+        uint32_t pixel = event_pixel(&frame, i), count = event_count(&frame, i, &next_bright);
+        FUZZ_CHECK(pixel < shape->n_pixels && (i == 0 || pixel > event_pixel(&frame, i - 1)), "event %zu in pixel %u",
+                   i, pixel);
+        FUZZ_CHECK(shape->valid_bits[pixel / 64] >> pixel % 64 & 1, "pixel %u is masked", pixel);
+        FUZZ_CHECK(count >= 1 && count <= shape->count_max, "%u photons", count);
+    }
+    FUZZ_CHECK(next_bright == frame.n_bright, "%zu of %zu bright events", next_bright, frame.n_bright);
+}
+
+static void decode(struct decoded *decoded, enum bslz4_path path, const struct frame_shape *shape, const uint8_t *chunk,
+                   size_t size)
+{
+    struct err err = {0};
+    decoded->sink = (struct event_sink){.events = decoded->events, .bright = decoded->bright};
+    decoded->code = bslz4_decode_frame_by(path, shape, chunk, size, &decoded->sink, &err);
+    FUZZ_CHECK(decoded->code == 0 || err.message[0], "refused without a sentence");
+    if (decoded->code == 0)
+        check_events(shape, decoded);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct photon_event events[PIXELS_MAX];
+    static struct decoded first, other;
     static uint64_t valid_bits[(PIXELS_MAX + 63) / 64];
     if (size < 1)
         return 0;
-    memset(valid_bits, data[0] & 8 ? 0x5a : 0xff, sizeof valid_bits);
-    struct bslz4_frame frame = {.n_pixels = N_PIXELS[data[0] & 3],
-                                .element_bytes = data[0] & 4 ? 4 : 2,
-                                .count_max = data[0] & 16 ? 3 : 65533,
-                                .valid_bits = valid_bits};
-    struct err err = {0};
-    size_t n = 0, n_invalid = 0;
-    /* No slack behind the chunk: the caller's header promises none is read. */
-    if (bslz4_decode_frame(&frame, data + 1, size - 1, events, &n, &n_invalid, &err)) {
-        FUZZ_CHECK(err.message[0], "refused without a sentence");
-        return 0;
-    }
-    FUZZ_CHECK(n + n_invalid <= frame.n_pixels, "%zu events and %zu invalid of %zu", n, n_invalid, frame.n_pixels);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t pixel = events[i].pixel;
-        FUZZ_CHECK(pixel < frame.n_pixels && (i == 0 || pixel > events[i - 1].pixel), "event %zu in pixel %u", i,
-                   pixel);
-        FUZZ_CHECK(valid_bits[pixel / 64] >> pixel % 64 & 1, "pixel %u is masked", pixel);
-        FUZZ_CHECK(events[i].count >= 1 && events[i].count <= frame.count_max, "%u photons", events[i].count);
+    const size_t n_pixels = N_PIXELS[data[0] & 3];
+    memset(valid_bits, 0, sizeof valid_bits); /* and 0 beyond the frame, as is promised */
+    for (size_t p = 0; p < n_pixels; p++)
+        valid_bits[p / 64] |= (uint64_t)((data[0] & 8 ? 0x5a : 0xff) >> p % 8 & 1) << p % 64;
+    const struct frame_shape shape = {.n_pixels = n_pixels,
+                                      .element_bytes = data[0] & 32  ? 1
+                                                       : data[0] & 4 ? 4
+                                                                     : 2,
+                                      .pixel_bits = event_pixel_bits(n_pixels),
+                                      .count_max = data[0] & 16 ? 3 : 65533,
+                                      .valid_bits = valid_bits};
+    decode(&first, BSLZ4_PORTABLE, &shape, data + 1, size - 1);
+    for (int path = BSLZ4_PORTABLE + 1; path <= (int)bslz4_best_path(); path++) {
+        decode(&other, (enum bslz4_path)path, &shape, data + 1, size - 1);
+        FUZZ_CHECK(first.code == other.code, "%s: %d and %d", bslz4_path_name((enum bslz4_path)path), first.code,
+                   other.code);
+        if (first.code)
+            continue;
+        FUZZ_CHECK(first.sink.n_events == other.sink.n_events && first.sink.n_invalid == other.sink.n_invalid &&
+                       first.sink.n_bright == other.sink.n_bright &&
+                       memcmp(first.events, other.events, first.sink.n_events * sizeof first.events[0]) == 0,
+                   "%s: %zu and %zu events", bslz4_path_name((enum bslz4_path)path), first.sink.n_events,
+                   other.sink.n_events);
     }
     return 0;
 }

@@ -105,14 +105,13 @@ void fuzz_plant_seeds(void)
     }
 }
 
-static void check_photons(const struct frames *frames, const struct photon_event *events, size_t n, size_t n_pixels)
+static void check_photons(const struct event_frame *frame, const uint64_t *valid_bits, size_t n_pixels)
 {
-    const uint32_t *mask = frames_pixel_mask(frames);
-    for (size_t i = 0; i < n; i++) {
-        FUZZ_CHECK(events[i].pixel < n_pixels && (i == 0 || events[i].pixel > events[i - 1].pixel), "pixel %u",
-                   events[i].pixel);
-        FUZZ_CHECK(mask[events[i].pixel] == 0 && events[i].count >= 1, "%u photons in pixel %u", events[i].count,
-                   events[i].pixel);
+    size_t next_bright = 0;
+    for (size_t i = 0; i < frame->n_events; i++) {
+        uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
+        FUZZ_CHECK(pixel < n_pixels && (i == 0 || pixel > event_pixel(frame, i - 1)), "pixel %u", pixel);
+        FUZZ_CHECK((valid_bits[pixel / 64] >> pixel % 64 & 1) && count >= 1, "%u photons in pixel %u", count, pixel);
     }
 }
 
@@ -120,20 +119,17 @@ static void read_frames(struct frames *frames)
 {
     const struct frames_info *info = frames_info(frames);
     size_t n_pixels = info->n_rows * info->n_columns;
+    struct event_frame frame;
     struct err err = {0};
-    FUZZ_CHECK(n_pixels >= 1 && n_pixels <= FRAMES_PIXELS_MAX, "%zu x %zu", info->n_rows, info->n_columns);
-    FUZZ_CHECK(info->element_bytes == 2 || info->element_bytes == 4, "%d bytes", info->element_bytes);
+    FUZZ_CHECK(n_pixels >= 1 && n_pixels <= EVENT_PIXELS_MAX, "%zu x %zu", info->n_rows, info->n_columns);
+    FUZZ_CHECK(info->element_bytes == 1 || info->element_bytes == 2 || info->element_bytes == 4, "%d bytes",
+               info->element_bytes);
     FUZZ_CHECK(info->frame_time_s > 0 && isfinite(info->frame_time_s), "frames of %g s", info->frame_time_s);
     FUZZ_CHECK(memchr(info->start_time, 0, sizeof info->start_time), "no end of the start time");
-    struct photon_event *events = malloc(n_pixels * sizeof *events);
-    if (!events)
-        abort();
-    for (size_t i = 0; i < info->n_frames && i < FRAMES_LOOKED_AT; i++) {
-        size_t n = 0, n_invalid = 0;
-        if (frames_read(frames, i, events, &n, &n_invalid, &err) == 0)
-            check_photons(frames, events, n, n_pixels);
-    }
-    free(events);
+    if (info->n_frames == 0 || frames_start(frames, 0, info->n_frames, 1, &err))
+        return;
+    for (int i = 0; i < FRAMES_LOOKED_AT && frames_next(frames, &frame, &err) == 1; i++)
+        check_photons(&frame, frames_valid_bits(frames), n_pixels);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -146,7 +142,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     int which = data[0] % FILE_COUNT;
     write_file(which, data + 1, size - 1);
-    if (frames_open(&frames, paths[MASTER], &err)) {
+    const struct frames_settings settings = {.end_fd = -1};
+    if (frames_open(&frames, paths[MASTER], &settings, &err)) {
         FUZZ_CHECK(err.message[0], "refused without a sentence");
     } else {
         read_frames(frames);

@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include "analysis/isf.h"
-#include "analysis/photon_list.h"
 #include "sim/speckle.h"
 
 #define FRAME_TIME_S 0.1
@@ -28,31 +27,58 @@ static struct ttcf draw_scan(int side, size_t n_frames, double tau_s, double bet
     struct speckle_settings settings = {
         .width = side, .height = side, .photons_per_pixel = photons_per_pixel, .amplitude = amplitude, .seed = seed};
     struct speckle *speckle;
-    struct photon_list list;
+    struct ttcf_run *run;
+    struct ttcf ttcf;
+    const size_t n_pixels = (size_t)(side * side);
+    uint8_t *bins = malloc(n_pixels);
+    memset(bins, 1, n_pixels);
     assert_int_equal(speckle_open(&speckle, &settings, NULL), 0);
     speckle_start_scan(speckle, beta, 1);
-    assert_int_equal(photon_list_init(&list, (size_t)(side * side), n_frames, NULL), 0);
+    const struct ttcf_settings run_settings = {
+        .n_frames = n_frames, .n_pixels = n_pixels, .n_bins = 1, .bin_of_pixel = bins};
+    assert_int_equal(ttcf_begin(&run, &run_settings, NULL), 0);
     int n_max = speckle_events_max(speckle);
+    const struct frame_shape shape = {
+        .n_pixels = n_pixels, .pixel_bits = event_pixel_bits(n_pixels), .count_max = UINT32_MAX - 1};
     struct speckle_event *drawn = malloc((size_t)n_max * sizeof *drawn);
-    struct photon_event *events = malloc((size_t)n_max * sizeof *events);
+    struct event_sink sink = {.events = malloc((n_pixels + EVENT_SLACK) * sizeof *sink.events),
+                              .bright = malloc(n_pixels * sizeof *sink.bright)};
     for (size_t t = 0; t < n_frames; t++) {
         int n = speckle_draw_frame(speckle, (double)t * FRAME_TIME_S / tau_s, 1.0, drawn, n_max);
+        sink.n_events = sink.n_bright = 0;
         for (int i = 0; i < n; i++)
-            events[i] = (struct photon_event){drawn[i].pixel, drawn[i].count};
-        assert_int_equal(photon_list_add_frame(&list, t, events, (size_t)n, NULL), 0);
+            event_put(&sink, &shape, drawn[i].pixel, drawn[i].count);
+        const struct event_frame frame = event_frame_of(&sink, shape.pixel_bits);
+        assert_int_equal(ttcf_add_frame(run, &frame, NULL), 0);
     }
-    assert_int_equal(photon_list_finish(&list, NULL), 0);
-    struct ttcf ttcf;
-    assert_int_equal(ttcf_correlate(&ttcf, &list, 0, NULL), 0);
+    assert_int_equal(ttcf_result(run, 1, true, &ttcf, NULL), 0);
+    ttcf_end(run);
     *ret_truth = (struct isf_fit){.tau_s = tau_s,
                                   .beta = beta,
                                   .contrast = speckle_contrast(speckle),
                                   .baseline = 1.0 + speckle_baseline(speckle)};
-    photon_list_free(&list);
     speckle_close(speckle);
     free(drawn);
-    free(events);
+    free(sink.events);
+    free(sink.bright);
+    free(bins);
     return ttcf;
+}
+
+/* What every group has left of the pairs, from the pairs of all and the pairs expected. */
+static void fill_groups(struct ttcf *ttcf, double contrast_even, double contrast_odd)
+{
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        for (size_t r = 0; r < ttcf->lags.n; r++) {
+            double pairs = 0.0, expected = 0.0;
+            for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
+                pairs += ttcf->pairs[lag];
+                expected += ttcf->pairs_expected[lag];
+            }
+            double factor = g % 2 ? contrast_odd : contrast_even;
+            ttcf->pairs_without[g][r] = expected + factor * (pairs - expected);
+            ttcf->pairs_expected_without[g][r] = expected;
+        }
 }
 
 /* A ttcf whose g2 is the model itself, in every group. */
@@ -60,15 +86,15 @@ static struct ttcf exact_ttcf(const struct isf_fit *truth, size_t n_frames)
 {
     struct ttcf ttcf = {.n_frames = n_frames};
     ttcf.g2 = calloc(n_frames, sizeof(double));
+    ttcf.pairs = calloc(n_frames, sizeof(double));
     ttcf.pairs_expected = calloc(n_frames, sizeof(double));
     for (size_t lag = 1; lag < n_frames; lag++) {
         ttcf.g2[lag] = isf_model(truth, (double)lag * FRAME_TIME_S);
         ttcf.pairs_expected[lag] = 1e4 * (double)(n_frames - lag);
+        ttcf.pairs[lag] = ttcf.g2[lag] * ttcf.pairs_expected[lag];
     }
-    for (int g = 0; g < TTCF_GROUPS; g++) {
-        ttcf.g2_without[g] = malloc(n_frames * sizeof(double));
-        memcpy(ttcf.g2_without[g], ttcf.g2, n_frames * sizeof(double));
-    }
+    ttcf_lags_init(&ttcf.lags, n_frames);
+    fill_groups(&ttcf, 1.0, 1.0);
     return ttcf;
 }
 
@@ -109,17 +135,18 @@ static void not_believed(void **state)
     struct isf_curve curve;
     struct err err = {0};
     struct ttcf ttcf = exact_ttcf(&truth, 6000);
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        for (size_t lag = 1; lag < 6000; lag++)
-            ttcf.g2_without[g][lag] = 1 + (ttcf.g2[lag] - 1) * (g % 2 ? 1.1 : 0.9);
+    fill_groups(&ttcf, 0.9, 1.1);
     assert_int_equal(isf_fit(&ttcf, FRAME_TIME_S, &fit, &curve, &err), ERR_FIT);
     assert_non_null(strstr(err.message, "not significant"));
     assert_true(fabs(curve.g2_sigma[0] / (0.1 * 0.08 * sqrt(15)) - 1) < 1e-3); /* the jackknife's formula */
     ttcf_free(&ttcf);
     truth = (struct isf_fit){.tau_s = 0.08, .beta = 1, .contrast = 0.3, .baseline = 1};
     ttcf = exact_ttcf(&truth, 6000);
-    for (size_t lag = 1; lag < 6000; lag++)
+    for (size_t lag = 1; lag < 6000; lag++) {
         ttcf.pairs_expected[lag] *= 1e6;
+        ttcf.pairs[lag] *= 1e6;
+    }
+    fill_groups(&ttcf, 1.0, 1.0);
     assert_int_equal(isf_fit(&ttcf, FRAME_TIME_S, &fit, &curve, &err), ERR_FIT);
     assert_non_null(strstr(err.message, "outside what a scan of 600 s"));
     assert_true(fit.tau_s == -1);
@@ -132,7 +159,7 @@ static void bins(void **state)
     struct isf_fit truth = {.tau_s = 95, .beta = 1.7, .contrast = 0.08, .baseline = 1.004};
     struct ttcf ttcf = exact_ttcf(&truth, 65535);
     struct isf_curve curve;
-    isf_bin(ttcf.g2, ttcf.pairs_expected, 65535, FRAME_TIME_S, &curve);
+    isf_bin(&ttcf, FRAME_TIME_S, &curve);
     assert_in_range(curve.n, 110, 160);
     assert_true(curve.lag_s[0] == FRAME_TIME_S && curve.g2[0] == ttcf.g2[1]);
     double pairs = 0.0, expected = 0.0;

@@ -1,7 +1,8 @@
 /*
  * Goal: C(t1, t2), g2 and the jackknife's g2 are those of their definitions, exactly where the counts are whole
  * numbers. Method: a three-frame example worked out by hand; random counts against a dense computation straight from
- * the definitions; properties (pixels exchanged, counts doubled, frames without photons); and the hot pixels' rule.
+ * the definitions, in one bin and in several, with pixels of more photons than a line of the cache holds; properties
+ * (pixels exchanged, counts doubled, frames without photons); and the hot pixels' rule.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,10 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "analysis/photon_list.h"
 #include "analysis/ttcf.h"
-
-#define GROUP_PIXELS 64 /* as in analysis/ttcf.c: the rule of the groups is checked as well */
 
 static uint64_t random_state;
 
@@ -27,31 +25,53 @@ static uint32_t draw(uint32_t below) /* splitmix64 */
     return (uint32_t)((z ^ z >> 31) >> 32) % below;
 }
 
-/* counts [n_frames * n_pixels] */
-static struct photon_list list_of(const uint32_t *counts, size_t n_frames, size_t n_pixels)
+/* counts [n_frames * n_pixels]; bins [n_pixels] */
+static struct ttcf_run *run_of(const uint32_t *counts, size_t n_frames, size_t n_pixels, const uint8_t *bins,
+                               int n_bins)
 {
-    struct photon_list list;
-    struct photon_event *events = malloc(n_pixels * sizeof *events);
-    assert_int_equal(photon_list_init(&list, n_pixels, n_frames, NULL), 0);
+    struct ttcf_run *run;
+    const struct frame_shape shape = {
+        .n_pixels = n_pixels, .pixel_bits = event_pixel_bits(n_pixels), .count_max = UINT32_MAX - 1};
+    struct event_sink sink = {.events = malloc((n_pixels + EVENT_SLACK) * sizeof *sink.events),
+                              .bright = malloc(n_pixels * sizeof *sink.bright)};
+    const struct ttcf_settings settings = {
+        .n_frames = n_frames, .n_pixels = n_pixels, .n_bins = n_bins, .bin_of_pixel = bins, .with_matrix = true};
+    assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
     for (size_t t = 0; t < n_frames; t++) {
-        size_t n = 0;
-        for (uint32_t p = 0; p < n_pixels; p++)
+        sink.n_events = sink.n_bright = 0;
+        for (size_t p = 0; p < n_pixels; p++)
             if (counts[t * n_pixels + p])
-                events[n++] = (struct photon_event){p, counts[t * n_pixels + p]};
-        assert_int_equal(photon_list_add_frame(&list, t, events, n, NULL), 0);
+                event_put(&sink, &shape, p, counts[t * n_pixels + p]);
+        const struct event_frame frame = event_frame_of(&sink, shape.pixel_bits);
+        assert_int_equal(ttcf_add_frame(run, &frame, NULL), 0);
     }
-    assert_int_equal(photon_list_finish(&list, NULL), 0);
-    free(events);
-    return list;
+    free(sink.events);
+    free(sink.bright);
+    return run;
+}
+
+static struct ttcf_run *run_of_all(const uint32_t *counts, size_t n_frames, size_t n_pixels)
+{
+    uint8_t *bins = malloc(n_pixels);
+    memset(bins, 1, n_pixels);
+    struct ttcf_run *run = run_of(counts, n_frames, n_pixels, bins, 1);
+    free(bins);
+    return run;
 }
 
 static struct ttcf correlate(const uint32_t *counts, size_t n_frames, size_t n_pixels)
 {
     struct ttcf ttcf;
-    struct photon_list list = list_of(counts, n_frames, n_pixels);
-    assert_int_equal(ttcf_correlate(&ttcf, &list, 1, NULL), 0);
-    photon_list_free(&list);
+    struct ttcf_run *run = run_of_all(counts, n_frames, n_pixels);
+    assert_int_equal(ttcf_result(run, 1, true, &ttcf, NULL), 0);
+    ttcf_end(run);
     return ttcf;
+}
+
+/* C(t1, t2), t1 <= t2 */
+static double c_at(const struct ttcf *ttcf, size_t t1, size_t t2)
+{
+    return (double)ttcf->matrix[t2 * (t2 + 1) / 2 + t1];
 }
 
 static void close_to(double seen, double expected, double relative)
@@ -74,7 +94,7 @@ static double products(const uint32_t *counts, size_t n_pixels, size_t t1, size_
 {
     double sum = 0.0;
     for (size_t p = 0; p < n_pixels; p++)
-        if ((int)(p / GROUP_PIXELS % TTCF_GROUPS) != without)
+        if ((int)(p / TTCF_GROUP_PIXELS % TTCF_GROUPS) != without)
             sum += (double)counts[t1 * n_pixels + p] * counts[t2 * n_pixels + p];
     return sum;
 }
@@ -83,7 +103,7 @@ static double photons(const uint32_t *counts, size_t n_pixels, size_t t, int wit
 {
     double sum = 0.0;
     for (size_t p = 0; p < n_pixels; p++)
-        if ((int)(p / GROUP_PIXELS % TTCF_GROUPS) != without)
+        if ((int)(p / TTCF_GROUP_PIXELS % TTCF_GROUPS) != without)
             sum += counts[t * n_pixels + p];
     return sum;
 }
@@ -94,40 +114,63 @@ static double dense_c(const uint32_t *counts, size_t n_pixels, size_t t1, size_t
     return expected > 0.0 ? products(counts, n_pixels, t1, t2, -1) * (double)n_pixels / expected : NAN;
 }
 
-/* g2 by the ratio of sums, of all pixels or without one group. */
-static double dense_g2(const uint32_t *counts, size_t n_frames, size_t n_pixels, size_t lag, int without)
+/* Numerator and denominator of g2 by the ratio of sums, of all pixels or without one group. */
+static void dense_g2(const uint32_t *counts, size_t n_frames, size_t n_pixels, size_t lag, int without,
+                     double *ret_pairs, double *ret_expected)
 {
-    double pairs = 0.0, expected = 0.0;
     size_t n = 0;
+    *ret_pairs = *ret_expected = 0.0;
     for (size_t p = 0; p < n_pixels; p++)
-        n += (int)(p / GROUP_PIXELS % TTCF_GROUPS) != without;
-    for (size_t t = 0; t + lag < n_frames; t++) {
-        pairs += products(counts, n_pixels, t, t + lag, without);
-        expected += photons(counts, n_pixels, t, without) * photons(counts, n_pixels, t + lag, without);
+        n += (int)(p / TTCF_GROUP_PIXELS % TTCF_GROUPS) != without;
+    for (size_t t = 0; n > 0 && t + lag < n_frames; t++) {
+        *ret_pairs += products(counts, n_pixels, t, t + lag, without);
+        *ret_expected +=
+            photons(counts, n_pixels, t, without) * photons(counts, n_pixels, t + lag, without) / (double)n;
     }
-    return expected > 0.0 ? pairs * (double)n / expected : NAN;
 }
 
-static void check_dense(const uint32_t *counts, size_t n_frames, size_t n_pixels)
+static void check_dense_ranges(const struct ttcf *ttcf, const uint32_t *counts, size_t n_frames, size_t n_pixels)
 {
-    struct ttcf ttcf = correlate(counts, n_frames, n_pixels);
-    const float *c = ttcf.matrix;
+    for (size_t r = 0; r < ttcf->lags.n; r++)
+        for (int g = 0; g < TTCF_GROUPS; g++) {
+            double pairs = 0.0, expected = 0.0, of_lag, expected_of_lag;
+            for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
+                dense_g2(counts, n_frames, n_pixels, lag, g, &of_lag, &expected_of_lag);
+                pairs += of_lag;
+                expected += expected_of_lag;
+            }
+            assert_true(ttcf->pairs_without[g][r] == pairs);
+            close_to(ttcf->pairs_expected_without[g][r], expected, 1e-12);
+        }
+    assert_int_equal(ttcf->lags.first[0], 1);
+    assert_int_equal(ttcf->lags.first[ttcf->lags.n], n_frames);
+}
+
+static void check_dense_result(const struct ttcf *ttcf, const uint32_t *counts, size_t n_frames, size_t n_pixels)
+{
     for (size_t t1 = 0; t1 < n_frames; t1++)
         for (size_t t2 = t1; t2 < n_frames; t2++)
-            close_to((double)*c++, dense_c(counts, n_pixels, t1, t2), 1e-7);
+            close_to(c_at(ttcf, t1, t2), dense_c(counts, n_pixels, t1, t2), 1e-7);
     for (size_t lag = 0; lag < n_frames; lag++) {
-        double sum = 0.0;
+        double sum = 0.0, pairs, expected;
         int n = 0;
         for (size_t t = 0; t + lag < n_frames; t++) {
             double value = dense_c(counts, n_pixels, t, t + lag);
             sum += isnan(value) ? 0.0 : value;
             n += isnan(value) ? 0 : 1;
         }
-        close_to(ttcf.g2_mean[lag], n ? sum / n : NAN, 1e-12);
-        close_to(ttcf.g2[lag], dense_g2(counts, n_frames, n_pixels, lag, -1), 1e-12);
-        for (int g = 0; lag > 0 && g < TTCF_GROUPS; g++)
-            close_to(ttcf.g2_without[g][lag], dense_g2(counts, n_frames, n_pixels, lag, g), 1e-12);
+        close_to(ttcf->g2_mean[lag], n ? sum / n : NAN, 1e-12);
+        dense_g2(counts, n_frames, n_pixels, lag, -1, &pairs, &expected);
+        assert_true(ttcf->pairs[lag] == pairs);
+        close_to(ttcf->g2[lag], expected > 0.0 ? pairs / expected : NAN, 1e-12);
     }
+}
+
+static void check_dense(const uint32_t *counts, size_t n_frames, size_t n_pixels)
+{
+    struct ttcf ttcf = correlate(counts, n_frames, n_pixels);
+    check_dense_result(&ttcf, counts, n_frames, n_pixels);
+    check_dense_ranges(&ttcf, counts, n_frames, n_pixels);
     ttcf_free(&ttcf);
 }
 
@@ -138,22 +181,23 @@ static void known_answer(void **state)
 {
     (void)state;
     static const uint32_t counts[] = {2, 0, 1, 0, 1, 1, 0, 0, 0, 0, 3, 1};
-    static const double expected[] = {5 / 4. / (3 / 4. * 3 / 4.), 2 / 4. / (3 / 4. * 2 / 4.),
-                                      3 / 4. / (3 / 4. * 4 / 4.),    /* t1 = 0 */
-                                      2 / 4. / (2 / 4. * 2 / 4.), 0, /* t1 = 1 */
-                                      10 / 4. / (4 / 4. * 4 / 4.)};
+    static const double expected[3][3] = {
+        {5 / 4. / (3 / 4. * 3 / 4.), 2 / 4. / (3 / 4. * 2 / 4.), 3 / 4. / (3 / 4. * 4 / 4.)}, /* t1 = 0 */
+        {0, 2 / 4. / (2 / 4. * 2 / 4.), 0},
+        {0, 0, 10 / 4. / (4 / 4. * 4 / 4.)}};
     struct ttcf ttcf = correlate(counts, 3, 4);
     assert_int_equal(ttcf.n_photons, 9);
-    for (int i = 0; i < 6; i++)
-        close_to((double)ttcf.matrix[i], expected[i], 1e-7);
+    for (size_t t1 = 0; t1 < 3; t1++)
+        for (size_t t2 = t1; t2 < 3; t2++)
+            close_to(c_at(&ttcf, t1, t2), expected[t1][t2], 1e-7);
     close_to(ttcf.g2[1], (2 + 0) / (3 * 2 / 4. + 2 * 4 / 4.), 1e-15);
     close_to(ttcf.g2_mean[1], (2 / 4. / (3 / 4. * 2 / 4.) + 0) / 2, 1e-15);
     close_to(ttcf.pairs_expected[1], 3 * 2 / 4. + 2 * 4 / 4., 1e-15);
     close_to(ttcf.g2[2], 3 / (3 * 4 / 4.), 1e-15);
     assert_int_equal(ttcf.map_binning, 1);
-    for (int i = 0, k = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         for (int j = 0; j < 3; j++)
-            close_to((double)ttcf.map[3 * i + j], j < i ? 0 : expected[k++], 1e-7);
+            close_to((double)ttcf.map[3 * i + j], expected[i][j], 1e-7);
     ttcf_free(&ttcf);
 }
 
@@ -164,7 +208,7 @@ static void against_dense(void **state)
     static const struct {
         size_t n_frames, n_pixels;
         uint32_t percent;
-    } cases[] = {{2, 1100, 3}, {17, 1500, 2}, {40, 2000, 1}, {9, 1, 60}, {30, 1024, 40}};
+    } cases[] = {{2, 1100, 3}, {17, 1500, 2}, {40, 2000, 1}, {9, 1, 60}, {30, 1024, 40}, {60, 200, 90}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint32_t *counts = draw_counts(cases[i].n_frames * cases[i].n_pixels, cases[i].percent);
         check_dense(counts, cases[i].n_frames, cases[i].n_pixels);
@@ -248,52 +292,130 @@ static void hot_pixels(void **state)
             if (p != 400 && p != 17)
                 rest[t * (P - 2) + n++] = counts[t * P + p];
     }
-    struct photon_list list = list_of(counts, N, P);
-    assert_int_equal(list.n_hot, 2);
-    assert_int_equal(list.hot_pixels[0], 17);
-    assert_int_equal(list.hot_pixels[1], 400);
-    assert_int_equal(list.n_pixels, P - 2);
     struct ttcf ttcf, expected = correlate(rest, N, P - 2);
-    assert_int_equal(ttcf_correlate(&ttcf, &list, 1, NULL), 0);
+    struct ttcf_run *run = run_of_all(counts, N, P);
+    uint8_t is_hot[P], bins[P];
+    assert_int_equal(ttcf_find_hot(run, is_hot), 2);
+    assert_true(is_hot[17] && is_hot[400]);
+    ttcf_end(run);
+    for (size_t p = 0; p < P; p++)
+        bins[p] = !is_hot[p];
+    run = run_of(counts, N, P, bins, 1);
+    assert_int_equal(ttcf_find_hot(run, is_hot), 0);
+    uint32_t photons_of_pixel[P];
+    ttcf_count_photons(run, photons_of_pixel);
+    assert_int_equal(photons_of_pixel[17], 0);
+    for (size_t t = 0, sum = 0; t < N; t++) {
+        sum += counts[t * P + 18];
+        assert_true(t + 1 < N || sum == photons_of_pixel[18]);
+    }
+    assert_int_equal(ttcf_result(run, 1, true, &ttcf, NULL), 0);
+    ttcf_end(run);
+    assert_int_equal(ttcf.n_pixels, P - 2);
     assert_memory_equal(ttcf.matrix, expected.matrix, N * (N + 1) / 2 * sizeof(float));
     assert_memory_equal(ttcf.g2, expected.g2, N * sizeof(double));
     ttcf_free(&ttcf);
     ttcf_free(&expected);
-    photon_list_free(&list);
     free(counts);
     free(rest);
+}
+
+/* Three bins and pixels in none, each bin like the scan of its pixels alone; before the last frame and after it. */
+static void several_bins(void **state)
+{
+    (void)state;
+    random_state = 16;
+    enum { N = 40, P = 700, BINS = 3 };
+    uint32_t *counts = draw_counts(N * P, 20), *own = malloc(N * P * sizeof *own);
+    uint8_t bins[P];
+    for (size_t p = 0; p < P; p++)
+        bins[p] = (uint8_t)draw(BINS + 1);
+    struct ttcf_run *run = run_of(counts, N, P, bins, BINS);
+    for (int b = 1; b <= BINS; b++) {
+        size_t n_own = 0;
+        for (size_t p = 0; p < P; p++)
+            n_own += bins[p] == b;
+        for (size_t t = 0; t < N; t++)
+            for (size_t p = 0, k = 0; p < P; p++)
+                if (bins[p] == b)
+                    own[t * n_own + k++] = counts[t * P + p];
+        struct ttcf before, ttcf;
+        assert_int_equal(ttcf_result(run, b, false, &before, NULL), 0);
+        assert_int_equal(ttcf_result(run, b, true, &ttcf, NULL), 0);
+        assert_int_equal(ttcf.n_pixels, n_own);
+        assert_null(before.matrix);
+        assert_memory_equal(before.g2, ttcf.g2, N * sizeof(double));
+        check_dense_result(&ttcf, own, N, n_own);
+        ttcf_free(&before);
+        ttcf_free(&ttcf);
+    }
+    ttcf_end(run);
+    free(counts);
+    free(own);
 }
 
 static void refusals(void **state)
 {
     (void)state;
     struct err err = {0};
-    struct photon_list list;
     struct ttcf ttcf;
-    assert_int_equal(photon_list_init(&list, 10, 1, &err), ERR_ARG);
-    assert_int_equal(photon_list_init(&list, 10, 65536, &err), ERR_ARG);
-    assert_int_equal(photon_list_init(&list, 0, 10, &err), ERR_ARG);
+    uint8_t bins[4] = {1, 1, 1, 1}, nothing[4] = {0};
+    struct ttcf_settings settings = {.n_frames = 1, .n_pixels = 4, .n_bins = 1, .bin_of_pixel = bins};
+    struct ttcf_run *run;
+    assert_int_equal(ttcf_begin(&run, &settings, &err), ERR_ARG);
+    settings.n_frames = 65536;
+    assert_int_equal(ttcf_begin(&run, &settings, &err), ERR_ARG);
+    settings.n_frames = 10;
+    settings.bin_of_pixel = nothing;
+    assert_int_equal(ttcf_begin(&run, &settings, &err), ERR_ARG);
+    assert_non_null(strstr(err.message, "check the mask"));
+
     uint32_t counts[2 * 4] = {0};
-    list = list_of(counts, 2, 4);
-    assert_int_equal(ttcf_correlate(&ttcf, &list, 0, &err), ERR_DATA);
+    const struct event_frame empty = {.pixel_bits = 2};
+    run = run_of(counts, 2, 4, bins, 1);
+    assert_int_equal(ttcf_result(run, 1, true, &ttcf, &err), ERR_DATA);
     assert_non_null(strstr(err.message, "no photons"));
-    photon_list_free(&list);
-    for (int i = 4; i < 8; i++) /* all alike: none is hot, but a row of counts would run over */
+    assert_int_equal(ttcf_add_frame(run, &empty, &err), ERR_LIMIT);
+    assert_non_null(strstr(err.message, "more frames"));
+    ttcf_end(run);
+
+    counts[4] = 3;
+    for (int i = 5; i < 8; i++) /* no pixel is hot beside the others */
         counts[i] = 40000;
-    list = list_of(counts, 2, 4);
-    assert_int_equal(list.n_hot, 0);
-    assert_int_equal(ttcf_correlate(&ttcf, &list, 0, &err), ERR_LIMIT);
-    assert_non_null(strstr(err.message, "frame 2"));
-    photon_list_free(&list);
+    run = run_of(counts, 2, 4, bins, 1);
+    assert_int_equal(ttcf_result(run, 1, true, &ttcf, &err), ERR_LIMIT);
+    assert_non_null(strstr(err.message, "3 of 4 pixels"));
+    ttcf_end(run);
+}
+
+/* A frame whose pair counts could pass 32 bits: 200^2 in each of 200 000 pixels. */
+static void too_bright(void **state)
+{
+    (void)state;
+    enum { P = 200000 };
+    struct err err = {0};
+    struct ttcf_run *run;
+    uint8_t *bins = malloc(P);
+    uint32_t *events = malloc(P * sizeof *events);
+    const struct event_frame frame = {.events = events, .n_events = P, .pixel_bits = event_pixel_bits(P)};
+    const struct ttcf_settings settings = {.n_frames = 2, .n_pixels = P, .n_bins = 1, .bin_of_pixel = bins};
+    memset(bins, 1, P);
+    for (uint32_t p = 0; p < P; p++)
+        events[p] = p | UINT32_C(199) << frame.pixel_bits;
+    assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
+    assert_int_equal(ttcf_add_frame(run, &frame, &err), ERR_LIMIT);
+    assert_non_null(strstr(err.message, "frame 1"));
+    ttcf_end(run);
+    free(bins);
+    free(events);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answer), cmocka_unit_test(against_dense),
-        cmocka_unit_test(empty_frames), cmocka_unit_test(exchanged_and_doubled),
-        cmocka_unit_test(binned_map),   cmocka_unit_test(hot_pixels),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(known_answer),          cmocka_unit_test(against_dense), cmocka_unit_test(empty_frames),
+        cmocka_unit_test(exchanged_and_doubled), cmocka_unit_test(binned_map),    cmocka_unit_test(hot_pixels),
+        cmocka_unit_test(several_bins),          cmocka_unit_test(refusals),      cmocka_unit_test(too_bright),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
