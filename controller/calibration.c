@@ -173,7 +173,7 @@ void calibration_judge(const struct calibration *calibration, const struct calib
     correct(calibration, settings, &corrected);
     struct middle middle = find_middle(calibration, &corrected);
     struct drawn_line line = draw_line(calibration, &corrected, &middle);
-    double temperature_nm = temperature_nm_sigma(&corrected, &line);
+    double temperature_nm = temperature_nm_sigma(&corrected, &line), stated_nm = settings->lambda0_nm_sigma;
     double scatter_nm = fmax(line.scatter_nm, middle.noise_nm);
     double common2 = middle.r1_nm_sigma * middle.r1_nm_sigma - middle.noise_nm * middle.noise_nm;
     double sigma2 = scatter_nm * scatter_nm / line.n + fmax(common2, 0);
@@ -185,7 +185,7 @@ void calibration_judge(const struct calibration *calibration, const struct calib
         .scatter_nm = line.scatter_nm,
         .noise_nm = middle.noise_nm,
         .drift_nm = line.drift_nm,
-        .tolerance_nm = STRANGE_SIGMA * sqrt(sigma2 + temperature_nm * temperature_nm),
+        .tolerance_nm = STRANGE_SIGMA * sqrt(sigma2 + temperature_nm * temperature_nm + stated_nm * stated_nm),
         .temperature_k = line.temperature_k,
         .temperature_k_sigma = line.temperature_k_sigma,
     };

@@ -29,6 +29,7 @@
 /* What the beamline file says, brought into numbers before the run. */
 struct calibration_settings {
     double lambda0_nm;          /* as stated */
+    double lambda0_nm_sigma;    /* of that; 0: as if it were exact */
     double passport_lambda0_nm; /* of the cell's passport, at temperature_k_zero; 0: the run has none */
     double temperature_k_zero;
     double gpa_per_nm;   /* slope of the scale at lambda0 */

@@ -89,6 +89,7 @@ static struct calibration_settings calibration_settings(const struct beamline_ru
 {
     const struct ruby_scale *scale = ruby_scale_by_name(ruby->scale);
     struct calibration_settings settings = {.lambda0_nm = ruby->lambda0_nm,
+                                            .lambda0_nm_sigma = ruby->lambda0_nm_sigma,
                                             .temperature_k_zero = ruby->temperature_k_zero};
     static_assert(sizeof settings.correction == sizeof ruby->correction, "the name is copied whole");
     memcpy(settings.correction, ruby->correction, sizeof settings.correction);

@@ -390,9 +390,10 @@ static void describe_calibration(const struct loop *loop, const struct action *a
         snprintf(
             ret_text, size,
             "lambda0 %.4f nm is %+.4f nm from the beamline file's %.4f, more than the %.4f nm that %.2g K of doubt "
-            "explain: the ruby is not free or not at %.2f K, or the file is wrong",
+            "and %.4f nm of it (lambda0_nm_sigma) explain: the ruby is not free or not at %.2f K, or the file is wrong",
             value[CALIBRATION_LAMBDA0_NM], value[CALIBRATION_LAMBDA0_NM] - ruby->lambda0_nm, ruby->lambda0_nm,
-            value[CALIBRATION_TOLERANCE_NM], value[CALIBRATION_TEMPERATURE_K_SIGMA], value[CALIBRATION_TEMPERATURE_K]);
+            value[CALIBRATION_TOLERANCE_NM], value[CALIBRATION_TEMPERATURE_K_SIGMA], ruby->lambda0_nm_sigma,
+            value[CALIBRATION_TEMPERATURE_K]);
         return;
     case CALIBRATION_PASSPORT:
         snprintf(ret_text, size,

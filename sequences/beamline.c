@@ -60,6 +60,7 @@ static const struct record_field SPECTROMETER_FIELDS[] = {
 static const struct record_field RUBY_FIELDS[] = {
     WORD(scale, false, ruby.scale),
     QUANTITY(lambda0, RECORD_NM, lambda0_nm, true, ruby.lambda0_nm, 690, 698),
+    FIELD(lambda0_nm_sigma, RECORD_PLAIN, false, ruby.lambda0_nm_sigma, 0, 0.02),
     FIELD(temperature_k_zero, RECORD_PLAIN, false, ruby.temperature_k_zero, 4, 1000),
     QUANTITY(temperature, RECORD_K, temperature_k, false, ruby.temperature_k, 4, 1000),
     FIELD(temperature_k_sigma, RECORD_PLAIN, false, ruby.temperature_k_sigma, 0, 100),

@@ -42,6 +42,7 @@ struct beamline_spectrometer {
 struct beamline_ruby {
     char scale[24];             /* "ruby2020" (default) or another scale of ruby, see `isobar ruby --scales` */
     double lambda0_nm;          /* R1 at ambient pressure and temperature_k_zero */
+    double lambda0_nm_sigma;    /* how well it is known, for a calibration that is compared with it; default 0 */
     double temperature_k_zero;  /* default 296 */
     double temperature_k;       /* temperature of the ruby, stated; default temperature_k_zero */
     double temperature_k_sigma; /* how well it is known; default 1 K, of a room without a thermometer: 0.02 GPa */

@@ -17,7 +17,7 @@
  * (sim/wire.h, sim/spectrograph.h, sim/ruby_stand.h).
  *
  * beamline --cell open: the cell is open and its ruby free, and beamline.lua states a lambda0 that is off by up to
- * 0.012 nm, drawn from the seed: that of another day.
+ * 0.012 nm, drawn from the seed: that of another day, and says so (lambda0_nm_sigma).
  *
  * hands --dir DIR deflate, preload, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the
  * cell's screws so that they carry the load; `unlock` loosens them; `preload` closes an open cell and screws it to 0.1
@@ -53,7 +53,7 @@
 #include "sim/world.h"
 
 #define STEP_NS (NS_PER_S / 2)
-#define WORLD_LOST_NS (5 * NS_PER_S) /* of wall time without a keeper; a loaded machine is not late by that */
+#define WORLD_LOST_NS (15 * NS_PER_S) /* of wall time without a keeper: a disk that stalls holds it up for less */
 #define TRUTH_EVERY_STEPS 20
 #define PRESSURE_GPA_PRELOADED 0.1
 #define SPEED_MAX 2000.0
@@ -327,11 +327,14 @@ static void write_servers(const struct options *options, const struct server *se
     rename(temporary, path);
 }
 
+#define STATED_NM_MAX 0.012
+#define STATED_NM_SIGMA 0.007 /* of as much to either side */
+
 /* What a person has written down of the ruby: the truth, or, before a calibration, nearly. */
 static double stated_lambda0_nm(const struct options *options)
 {
     struct random random = {.state = options->seed ^ UINT64_C(0x6c616d626461)};
-    return spectrum_r1_nm(0.0, 296.0) + (options->is_open ? 0.024 * (random_uniform(&random) - 0.5) : 0.0);
+    return spectrum_r1_nm(0.0, 296.0) + (options->is_open ? STATED_NM_MAX * (2 * random_uniform(&random) - 1) : 0.0);
 }
 
 static int write_beamline(const struct options *options, const struct server *servers, struct err *err)
@@ -361,7 +364,8 @@ static int write_beamline(const struct options *options, const struct server *se
             "membrane { driver = \"%s\", address = \"tcp:127.0.0.1:%d\",%s\n"
             "           membrane_bar_max = 150, slew_bar_per_min_max = 8 }\n"
             "spectrometer { %s }\n"
-            "ruby { scale = \"ruby2020\", lambda0_nm = %.4f, temperature_k_zero = 296, temperature_k = 296,\n"
+            "ruby { scale = \"ruby2020\", lambda0_nm = %.4f, lambda0_nm_sigma = %g,\n"
+            "       temperature_k_zero = 296, temperature_k = 296,\n"
             "       temperature_pv = \"" TEMPERATURE_PV "\", temperature_k_sigma = 0.3%s }\n"
             "detector { driver = \"adeiger\", prefix = \"%s\", file_path = \"%s/raw\", photon_energy = \"20.95 keV\",\n"
             "           distance = \"5 m\", beam_center_x_px = 128, beam_center_y_px = -2200 }\n"
@@ -369,6 +373,7 @@ static int write_beamline(const struct options *options, const struct server *se
             options->directory, servers[WIRE_IOC].port, options->membrane, servers[WIRE_MEMBRANE].port,
             strcmp(options->membrane, "alicat") == 0 ? " full_scale_bar = 200, watchdog = \"off\"," : "",
             strcmp(options->spectrometer, "epics") == 0 ? epics_keys : spectrometer, stated_lambda0_nm(options),
+            options->is_open ? STATED_NM_SIGMA : 0.0,
             strcmp(options->ruby_access, "between_scans") == 0 ? access_keys : "", PREFIX, options->directory, RING_PV);
     return fclose(stream) == 0 ? 0 : err_set(err, ERR_IO, "%s cannot be written: %s", path, strerror(errno));
 }

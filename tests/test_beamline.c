@@ -97,7 +97,8 @@ static void everything_arrives_where_it_belongs(void **state)
     expect_good(RUBY,
                 "ruby { scale = 'mao1986', lambda0 = '694.26 nm', temperature_k_zero = 295, temperature = '300 K' }");
     assert_true(beamline.ruby.temperature_k == 300 && beamline.ruby.temperature_k_zero == 295);
-    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_k_zero = 290 }");
+    expect_good(RUBY, "ruby { lambda0_nm = 694.26, temperature_k_zero = 290, lambda0_nm_sigma = 0.004 }");
+    assert_true(beamline.ruby.lambda0_nm_sigma == 0.004);
     assert_true(beamline.ruby.temperature_k == 290);
     assert_string_equal(beamline.ruby.ruby_access, "always");
     expect_good(RUBY, "ruby { lambda0_nm = 694.26, ruby_access = 'always' }");

@@ -124,6 +124,12 @@ static void what_is_no_free_ruby_is_refused(void **state)
         struct calibration calibration = draw(cases[i].lambda0_nm + shift_nm(), NOISE_NM, 0);
         assert_int_equal(judge(&calibration).verdict, cases[i].verdict);
     }
+    struct calibration calibration = draw(694.25 + 0.030 + shift_nm(), NOISE_NM, 0);
+    struct calibration_settings settings = SETTINGS;
+    struct calibration_result result;
+    settings.lambda0_nm_sigma = 0.010; /* of another day: three sigmas of all are 0.037 nm */
+    calibration_judge(&calibration, &settings, &result);
+    assert_int_equal(result.verdict, CALIBRATION_GOOD);
     struct calibration nonsense = draw(NAN, NOISE_NM, 0);
     assert_int_not_equal(judge(&nonsense).verdict, CALIBRATION_GOOD);
 }
