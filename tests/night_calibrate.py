@@ -58,10 +58,15 @@ def main():
     subprocess.run([os.path.join(build, "bin", world[0]), *world[1:]], check=True)
     at = loaded.wait_line(r"hold: the calibration of the ruby is refused; .*\((R1 drifts by|lambda0 |\d+ of 200)", at)
     loaded.check(True, "a ruby that is pressed meanwhile is refused: " + loaded.lines[at - 1])
-    subprocess.run([isobar, "resume", "--db", os.path.join(loaded.directory, "night.db")], check=True,
-                   capture_output=True)
-    at = loaded.wait_line(r"hold: the calibration of the ruby is refused; .*lambda0 694\.2\d+ nm is \+0\.0\d+ nm from", at)
-    loaded.check(True, "read anew, it is still not free: " + loaded.lines[at - 1])
+    # A slow slide of the pressed ruby may be refused as a drift once more: whoever resumes is told until it has ended.
+    refused = 1
+    while refused < 5 and not re.search(r"lambda0 694\.2\d+ nm is \+0\.0\d+ nm from", loaded.lines[at - 1]):
+        subprocess.run([isobar, "resume", "--db", os.path.join(loaded.directory, "night.db")], check=True,
+                       capture_output=True)
+        at = loaded.wait_line(r"hold: the calibration of the ruby is refused; |ruby calibrated", at)
+        refused += 1
+    loaded.check(re.search(r"refused; .*lambda0 694\.2\d+ nm is \+0\.0\d+ nm from", loaded.lines[at - 1]),
+                 f"read {refused} times, it is not free: " + loaded.lines[at - 1])
     time.sleep(1)
     status = subprocess.run([isobar, "status", "--db", os.path.join(loaded.directory, "night.db")], capture_output=True,
                             text=True).stdout
@@ -70,7 +75,7 @@ def main():
     loaded.end()
     kept = sqlite3.connect(os.path.join(loaded.directory, "night.db")).execute(
         "SELECT count(*), count(reason) FROM ruby_calibration").fetchone()
-    loaded.check(kept == (2, 2), f"both refusals are recorded with their reasons {kept}")
+    loaded.check(kept == (refused, refused), f"all refusals are recorded with their reasons {kept}")
     loaded.failures += night.failures
     loaded.exit()
 
