@@ -31,7 +31,8 @@
     X(HOLD_MEMBRANE_LINK, 2, "no link to the membrane controller; it keeps its last set point")                        \
     X(HOLD_MEMBRANE_STALE, 3, "no fresh reading from the membrane controller")                                         \
     X(HOLD_MEMBRANE_STALL, 4, "the membrane does not follow its set point; check supply, valves and line")             \
-    X(HOLD_MEMBRANE_LIMIT, 5, "the membrane stands at its limit and the target is not reached")                        \
+    X(HOLD_MEMBRANE_LIMIT, 5,                                                                                          \
+      "the membrane stands as high as its limit or the cell's allow; the target is not reached")                       \
     X(HOLD_RUBY_LINK, 6, "no link to the spectrometer")                                                                \
     X(HOLD_RUBY_REJECTED, 7, "the last ruby spectra were rejected, or repeat the one before; check laser and focus")   \
     X(HOLD_RUBY_STALE, 8, "no fresh ruby reading")                                                                     \

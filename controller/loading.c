@@ -28,25 +28,33 @@
 /* What one slide says of a cell that nobody knows may be a slip of the cell: more is expected to follow. */
 #define FIRST_DOUBT 1.3
 
-/* A gasket that yields like an activated solid (learn_flow): its excess falls by YIELD_BAR, a fifth of a narrow dead
- * zone, per factor e of speed; it goes on by YIELDING_GPA while the excess is taken out, beyond what is expected. One
- * that stores more than VISCOUS_SHARE of the half width flows. */
+/* A gasket that yields like an activated solid: its excess falls by YIELD_BAR, a fifth of a narrow dead zone, per
+ * factor e of speed; it goes on by YIELDING_GPA while the excess is taken out, beyond what is expected. */
 #define YIELD_BAR 1.0
 #define YIELD_SLOPE_MIN 1.25e-4
 #define YIELDING_GPA 0.017
-#define VISCOUS_SHARE 1.5
-#define SLOPE_SHARE_TAUGHT 0.8 /* of the fastest slide: slower ones do not tell better */
 
-/* V11. What ruby, slips and temperature may hide of the margin; the time ahead for which the margin must do, twice what
- * the servo needs; the part of the half width per factor e of speed, with its edge half as soft where it flows; a rise
- * that can hardly be told from standing still: not slower. */
-#define LIMIT_MARGIN_GPA 0.1
-#define LIMIT_MARGIN_YIELDING_GPA 0.14
-#define LIMIT_SIGMAS 2.0
-#define LIMIT_LEAD_S 100.0
+/* V11. The slide is followed from where it is significant, as far off as FOLLOW says. Of a gasket that yields, the part
+ * of the half width per factor e of speed; the width as it is seen, between points of slow speed, tells it too small,
+ * so the first slide begins with YIELD_SHARE_SEEN. Of one that flows, the softness of its edge, and how well its stored
+ * excess is known at least. It flows when the readings speak for it by FLOWS_CHI2: slips alone can speak by half as
+ * much. The room kept below the limit is for slips and temperature, and LIMIT_SHARE of the rise for what is wrong with
+ * it. A target that would take longer than REACH_S is not waited for. */
+#define FOLLOW_SIGMAS 4.0
+#define FOLLOW_GPA 0.01
+#define FOLLOW_SHARE 0.5
 #define YIELD_SHARE 0.2
-#define YIELD_SHARE_VISCOUS 0.1
-#define SLOPE_MIN 2e-5
+#define YIELD_SHARE_SEEN 0.24
+#define YIELD_SHARE_SIGMA 0.06
+#define YIELD_SHARE_SIGMA_MIN 0.02
+#define SOFT_SHARE 0.1
+#define STORED_SHARE 0.3
+#define FLOWS_CHI2 100.0
+#define ODDS_MAX 400.0
+#define LIMIT_MARGIN_GPA 0.03
+#define LIMIT_SHARE 0.11
+#define REACHED_GPA 0.02
+#define REACH_S 7200.0
 #define DAY_S 86400.0
 
 /* The drop that shows the far edge. The mean that it is judged by is known to DROP_MEAN_GPA; before half the dead zone
@@ -155,7 +163,9 @@ static void take_over(struct loading *loading, const struct loading *before)
         loading->width = before->width;
         loading->middle = before->middle;
         loading->is_viscous = before->is_viscous;
-        loading->slope_gpa_per_s_taught = before->slope_gpa_per_s_taught;
+        loading->yield_share = before->yield_share;
+        loading->yield_share_sigma = before->yield_share_sigma;
+        loading->viscous_odds = before->viscous_odds;
     } else if (cell->is_known) {
         line_init(&loading->width, cell->half_width_bar, cell->half_width_bar_sigma, cell->half_width_bar_per_gpa,
                   cell->half_width_bar_per_gpa_sigma);
@@ -192,6 +202,8 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .t_ns = now_ns,
         .moved_bar = membrane_bar,
     };
+    loading->yield_share = YIELD_SHARE_SEEN;
+    loading->yield_share_sigma = YIELD_SHARE_SIGMA;
     take_over(loading, &before);
     loading->acting_bar = acting_bar(loading, membrane_bar);
     enter(loading, LOADING_RAMP, now_ns);
@@ -289,6 +301,8 @@ void loading_add_reading(struct loading *loading, int64_t t_ns, double pressure_
     double since_s = clamp(s_from_ns(t_ns - loading->t_ns), 0.0, STEP_S_MAX);
     trend_add(&loading->trend, t_ns, pressure_gpa, pressure_gpa_sigma,
               loading->drive_bar_s + loading->acting_bar * since_s);
+    for (int law = 0; law < SLIDE_LAWS; law++)
+        slide_read(&loading->slides[law], mirror(loading, pressure_gpa), pressure_gpa_sigma);
     if (loading->state == LOADING_RAMP)
         learn(loading, t_ns, pressure_gpa, pressure_gpa_sigma);
     if (loading->state == LOADING_BACK_OFF)
@@ -329,43 +343,97 @@ static double log_of_one_and(double x)
     return 1024.0 * (z - z * z / 2.0 + z * z * z / 3.0);
 }
 
-/* What the sample would still rise within a day if the set point stayed where it is: the stored excess, the creep of a
- * gasket that yields like an activated solid, with the logarithm of time, and the leash. */
-static double rise_gpa_if_died(const struct loading *loading, double level_gpa, double slope_gpa_per_s)
+/* What the sample would still rise within a day if the membrane stayed where it is: a gasket that yields like an
+ * activated solid creeps with the logarithm of time, and grows harder on the way; one that flows lets out its stored
+ * excess, and only its edge is soft. */
+static double rise_gpa_in_a_day(const struct loading *loading, const struct slide *slide)
 {
     double edge_bar_per_gpa = loading->response.estimate.edge_bar_per_gpa;
-    double width_bar = half_width_bar(loading, level_gpa) + LIMIT_SIGMAS * line_sigma_at(&loading->width, level_gpa);
-    double yield_gpa = (loading->is_viscous ? YIELD_SHARE_VISCOUS : YIELD_SHARE) * width_bar / edge_bar_per_gpa;
-    return cautious_compliance(loading) * slope_gpa_per_s / edge_bar_per_gpa +
-           yield_gpa * log_of_one_and(slope_gpa_per_s * DAY_S / yield_gpa) +
-           loading->settings.leash_bar / edge_bar_per_gpa;
+    double level_gpa = slide->state[SLIDE_LEVEL], speed = slide->state[SLIDE_SPEED], flow = slide->state[SLIDE_FLOW];
+    double width_gpa = half_width_bar(loading, level_gpa) / edge_bar_per_gpa;
+    double yield_gpa = slide->is_viscous ? SOFT_SHARE * width_gpa : flow * width_gpa;
+    double rise_gpa = yield_gpa * log_of_one_and(speed * DAY_S / yield_gpa);
+    if (slide->is_viscous)
+        return rise_gpa + flow * speed;
+    double harder = half_width_bar(loading, level_gpa + 0.5 * rise_gpa) / half_width_bar(loading, level_gpa);
+    return harder * yield_gpa * log_of_one_and(speed * DAY_S / (harder * yield_gpa));
 }
 
-double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_ns)
+/* A slide is seen: from here on it is followed, by either law. */
+static void begin_slide(struct loading *loading, const struct trend_fit *fit)
 {
-    struct trend_fit fit;
-    if (!fit_trend(loading, now_ns, &fit))
-        return NAN;
-    bool is_rising = loading->direction > 0 && fit.slope_gpa_per_s > 0.0;
-    return fit.level_gpa + (is_rising ? rise_gpa_if_died(loading, fit.level_gpa, fit.slope_gpa_per_s) : 0.0);
-}
-
-/* V11: the fastest rise, up to `slope`, after which the pressure would stay below the cell's limit. */
-static double limited_slope(const struct loading *loading, double level_gpa, double present_slope, double slope)
-{
-    double lead_gpa = LIMIT_LEAD_S * (present_slope > 0.0 ? present_slope : 0.0);
-    double hidden_gpa = loading->is_viscous ? LIMIT_MARGIN_GPA : LIMIT_MARGIN_YIELDING_GPA;
-    double margin_gpa = loading->settings.pressure_gpa_max - hidden_gpa - level_gpa - lead_gpa;
-    double low = SLOPE_MIN, high = slope;
-    if (!(slope > SLOPE_MIN) || rise_gpa_if_died(loading, level_gpa, slope) <= margin_gpa)
-        return slope;
-    for (int i = 0; i < 12; i++) {
-        double middle = 0.5 * (low + high);
-        bool is_safe = rise_gpa_if_died(loading, level_gpa, middle) <= margin_gpa;
-        low = is_safe ? middle : low;
-        high = is_safe ? high : middle;
+    const struct response_estimate *estimate = &loading->response.estimate;
+    double slope_sigma = fit->slope_gpa_per_s_sigma, slope = fmax(mirror(loading, fit->slope_gpa_per_s), slope_sigma);
+    double stored_s = estimate->compliance_bar_s_per_gpa / estimate->edge_bar_per_gpa;
+    double stored_s_sigma =
+        fmax(cautious_compliance(loading) / estimate->edge_bar_per_gpa - stored_s, STORED_SHARE * stored_s);
+    const double flow[SLIDE_LAWS] = {loading->yield_share, stored_s};
+    const double flow_sigma[SLIDE_LAWS] = {loading->yield_share_sigma, stored_s_sigma};
+    for (int law = 0; law < SLIDE_LAWS; law++) {
+        const double state[SLIDE_STATES] = {mirror(loading, fit->level_gpa), slope, flow[law]};
+        const double sigma[SLIDE_STATES] = {fit->level_gpa_sigma + FOLLOW_GPA, slope_sigma + FOLLOW_SHARE * slope,
+                                            flow_sigma[law]};
+        slide_begin(&loading->slides[law], law == SLIDE_FLOWS, state, sigma, mirror(loading, loading->command_bar));
     }
-    return low;
+}
+
+/* By how much this slide speaks for a gasket that flows. */
+static double odds_of(const struct slide slides[SLIDE_LAWS])
+{
+    return slides[SLIDE_YIELDS].chi2 - slides[SLIDE_FLOWS].chi2;
+}
+
+/* What a slide has taught, for the next one. */
+static void end_slide(struct loading *loading)
+{
+    if (!loading->slides[SLIDE_YIELDS].is_begun)
+        return;
+    loading->viscous_odds = clamp(loading->viscous_odds + odds_of(loading->slides), -ODDS_MAX, ODDS_MAX);
+    loading->is_viscous = loading->viscous_odds > FLOWS_CHI2;
+    const struct slide *yields = &loading->slides[SLIDE_YIELDS];
+    if (!loading->is_viscous) {
+        loading->yield_share = yields->state[SLIDE_FLOW];
+        double sigma = sqrt(yields->covariance[SLIDE_FLOW][SLIDE_FLOW]);
+        loading->yield_share_sigma = clamp(sigma, YIELD_SHARE_SIGMA_MIN, YIELD_SHARE_SIGMA);
+    }
+    loading->slides[SLIDE_YIELDS].is_begun = loading->slides[SLIDE_FLOWS].is_begun = false;
+}
+
+/* Where the sample would be after a day, with the rise taken larger by `share`. Which law holds is what all slides have
+ * said, with this one; until one has ended, whatever is higher. */
+static double rest_gpa(const struct loading *loading, double share)
+{
+    double rest_gpa[SLIDE_LAWS];
+    for (int law = 0; law < SLIDE_LAWS; law++) {
+        const struct slide *slide = &loading->slides[law];
+        rest_gpa[law] = slide->state[SLIDE_LEVEL] + (1.0 + share) * rise_gpa_in_a_day(loading, slide);
+    }
+    if (loading->viscous_odds + odds_of(loading->slides) > FLOWS_CHI2)
+        return rest_gpa[SLIDE_FLOWS];
+    bool is_first = loading->viscous_odds == 0.0;
+    return is_first ? fmax(rest_gpa[SLIDE_YIELDS], rest_gpa[SLIDE_FLOWS]) : rest_gpa[SLIDE_YIELDS];
+}
+
+double loading_pressure_gpa_if_died(const struct loading *loading)
+{
+    bool is_known = loading->slides[SLIDE_YIELDS].is_begun && loading->direction > 0;
+    return is_known ? rest_gpa(loading, 0.0) : NAN;
+}
+
+/* V11: by how much further the sample may come to rest; infinite where nothing limits it. */
+static double limit_margin_gpa(const struct loading *loading)
+{
+    if (!loading->slides[SLIDE_YIELDS].is_begun || loading->direction < 0)
+        return INFINITY;
+    return loading->settings.pressure_gpa_max - LIMIT_MARGIN_GPA - rest_gpa(loading, LIMIT_SHARE);
+}
+
+/* V11 lets the membrane go no further, and the sample would take more than REACH_S from here. */
+static bool is_out_of_reach(const struct loading *loading)
+{
+    const struct slide *slide = &loading->slides[loading->is_viscous ? SLIDE_FLOWS : SLIDE_YIELDS];
+    double way_gpa = mirror(loading, loading->pressure_gpa_target) - slide->state[SLIDE_LEVEL];
+    return limit_margin_gpa(loading) < REACHED_GPA && slide->state[SLIDE_SPEED] * REACH_S < way_gpa;
 }
 
 /* The excess an unloading may have: below the take-up the membrane has no hold on the sample any more. */
@@ -379,7 +447,7 @@ static double unloading_bar(const struct loading *loading, double pressure_gpa)
 
 /* dP/dt wanted at this distance from the target, in the direction of the change: what can still be braked, and a taper
  * at the end. */
-static double wanted_slope(const struct loading *loading, double level_gpa, double present_slope)
+static double wanted_slope(const struct loading *loading, double level_gpa)
 {
     const struct loading_settings *settings = &loading->settings;
     double remaining_gpa = mirror(loading, loading->pressure_gpa_target) - level_gpa;
@@ -390,9 +458,8 @@ static double wanted_slope(const struct loading *loading, double level_gpa, doub
         sqrt(2.0 * BRAKE_SHARE * settings->back_off_bar_per_s * remaining_gpa / cautious_compliance(loading));
     slope = slope < braked ? slope : braked;
     if (loading->direction > 0)
-        return limited_slope(loading, level_gpa, present_slope, slope);
-    double slope_max = unloading_bar(loading, -level_gpa) / cautious_compliance(loading);
-    return slope < slope_max ? slope : slope_max;
+        return slope;
+    return fmin(slope, unloading_bar(loading, -level_gpa) / cautious_compliance(loading));
 }
 
 /* A known width is not probed for, if the plan wants it so. */
@@ -401,18 +468,6 @@ static bool is_applied(const struct loading *loading)
     double pressure_gpa = loading->pressure_gpa_target;
     bool is_known = line_sigma_at(&loading->width, pressure_gpa) < KNOWN_SHARE * line_at(&loading->width, pressure_gpa);
     return loading->settings.back_off == PLAN_BACK_OFF_APPLY && is_known;
-}
-
-/* An activated gasket carries any speed with about the excess at which it yields; one that was seen to store more than
- * VISCOUS_SHARE of the half width flows like a liquid, and only the edge of its dead zone is soft. The fastest slide
- * tells best. */
-static void learn_flow(struct loading *loading, double level_gpa)
-{
-    double slope = loading->slope_gpa_per_s_max, per_bar_s = loading->response.solution[RESPONSE_MEMBRANE];
-    if (!(slope > SLOPE_SHARE_TAUGHT * loading->slope_gpa_per_s_taught) || !(per_bar_s > 0.0))
-        return;
-    loading->slope_gpa_per_s_taught = slope;
-    loading->is_viscous = slope / per_bar_s > VISCOUS_SHARE * half_width_bar(loading, level_gpa);
 }
 
 /* The membrane stands beyond the near edge by this much. Where the gasket is activated the edge is a matter of speed,
@@ -438,7 +493,7 @@ static void end_ramp(struct loading *loading, int64_t now_ns, double level_gpa, 
     bool is_known = trend_mean(&loading->trend, drop_readings(loading), &mean_gpa, &sigma_gpa);
     loading->floor_gpa = is_known ? mirror(loading, mean_gpa) : level_gpa;
     loading->n_approaches++;
-    learn_flow(loading, level_gpa);
+    end_slide(loading);
     response_pause(&loading->response);
     if (loading->settings.back_off == PLAN_BACK_OFF_NONE) {
         enter(loading, LOADING_WATCH, now_ns);
@@ -509,11 +564,16 @@ static double step_ramp(struct loading *loading, int64_t now_ns)
     double crossing_rate = cross(loading, level_gpa, is_sliding);
     if (crossing_rate > 0.0)
         return crossing_rate;
+    bool is_seen = slope > FOLLOW_SIGMAS * fit.slope_gpa_per_s_sigma;
+    if (!loading->slides[SLIDE_YIELDS].is_begun && (is_seen || loading->n_approaches > 0))
+        begin_slide(loading, &fit);
     double lead_gpa = slope > 0.0 ? SERVO_S * slope : 0.0; /* until the servo has answered */
-    double missing = wanted_slope(loading, level_gpa + lead_gpa, slope) - slope;
+    double missing = wanted_slope(loading, level_gpa + lead_gpa) - slope;
     double rate = slope * estimate->edge_bar_per_gpa + servo_compliance(loading, slope) * missing / SERVO_S;
     bool is_let_go = is_sliding && loading->command_bar < acting_bar(loading, loading->command_bar);
-    return clamp(rate, -settings->back_off_bar_per_s, is_let_go ? 0.0 : loading->rate_bar_per_s);
+    double limit_rate = limit_margin_gpa(loading) * estimate->edge_bar_per_gpa / SERVO_S;
+    rate = fmin(fmin(rate, limit_rate), is_let_go ? 0.0 : loading->rate_bar_per_s);
+    return fmax(rate, -settings->back_off_bar_per_s);
 }
 
 static double probe_rate(const struct loading *loading)
@@ -700,6 +760,11 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     loading->acting_bar = acting_bar(loading, membrane_bar);
     loading->drive_bar_s += 0.5 * (acted_bar + loading->acting_bar) * s_from_ns(now_ns - loading->t_ns);
     loading->t_ns = now_ns;
+    for (int law = 0; law < SLIDE_LAWS; law++) {
+        double width_bar = half_width_bar(loading, loading->slides[law].state[SLIDE_LEVEL]);
+        const struct slide_cell cell = {loading->response.estimate.edge_bar_per_gpa, width_bar};
+        slide_move(&loading->slides[law], &cell, mirror(loading, before_bar), dt_s);
+    }
     switch (state) {
     case LOADING_RAMP:
         rate = step_ramp(loading, now_ns);
@@ -726,7 +791,7 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     wanted_bar =
         clamp(wanted_bar, membrane_bar - loading->settings.leash_bar, membrane_bar + loading->settings.leash_bar);
     double limited_bar = clamp(wanted_bar, 0.0, loading->settings.membrane_bar_max);
-    bool is_limited = limited_bar != wanted_bar;
+    bool is_limited = limited_bar != wanted_bar || (state == LOADING_RAMP && is_out_of_reach(loading));
     if (!is_limited)
         loading->free_t_ns = now_ns;
     loading->is_at_limit = s_from_ns(now_ns - loading->free_t_ns) > LIMIT_S;
@@ -814,6 +879,7 @@ void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns
 {
     if (loading->state != LOADING_HELD && loading->state != LOADING_RETREAT)
         return;
+    end_slide(loading);
     bool was_settled = loading->state_held == LOADING_WATCH || loading->state_held == LOADING_RECENTRE;
     trend_clear(&loading->trend);
     response_pause(&loading->response);

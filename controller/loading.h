@@ -48,6 +48,7 @@
 
 #include "controller/line.h"
 #include "controller/response.h"
+#include "controller/slide.h"
 #include "controller/trend.h"
 #include "sequences/plan.h"
 
@@ -99,16 +100,18 @@ struct loading {
     double drift_gpa_max;
     double command_bar; /* the set point wanted now */
     struct response response;
-    bool is_first;     /* change of a cell that nobody knows */
+    struct slide slides[SLIDE_LAWS];       /* by either law; V11 */
+    double viscous_odds;                   /* chi2 by which all slides have spoken for a gasket that flows */
+    bool is_viscous;                       /* it does, by the last slide */
+    double yield_share, yield_share_sigma; /* of the half width, by which the excess grows per factor e of speed */
+    bool is_first;                         /* change of a cell that nobody knows */
     double acting_bar; /* the membrane pressure as last read, or the take-up, below which it has no hold on unloading */
     double drive_bar_s; /* its integral over the change */
     int32_t n_approaches;
-    struct line width;          /* half width of the dead zone against pressure, as far as it is known */
-    struct line middle;         /* its middle: take-up + pressure / (GPa per bar) */
-    double slope_gpa_per_s_max; /* fastest slide of this change, and of that which has taught is_viscous */
-    double slope_gpa_per_s_taught;
+    struct line width;           /* half width of the dead zone against pressure, as far as it is known */
+    struct line middle;          /* its middle: take-up + pressure / (GPa per bar) */
+    double slope_gpa_per_s_max;  /* fastest slide of this change */
     double slide_bar, slide_gpa; /* x direction: command and level when the sample was first seen to slide */
-    bool is_viscous;             /* stores far more excess than an activated gasket would */
     double near_edge_bar;        /* x direction: where the excess is zero on the side the ramp came from */
     double far_edge_bar;         /* x direction: the other side */
     double centre_bar;
@@ -123,7 +126,7 @@ struct loading {
     int64_t free_t_ns;  /* last time the command did not want to go beyond its limits */
     double moved_bar;
     bool is_stalled;  /* the membrane does not follow the command */
-    bool is_at_limit; /* the command has stood at membrane_bar_max or at zero for LIMIT_S */
+    bool is_at_limit; /* the command has stood at membrane_bar_max, at zero or where V11 ends it for LIMIT_S */
     struct trend trend;
 };
 
@@ -154,7 +157,8 @@ void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns
  * then RECENTRE, WATCH and DONE as before. */
 void loading_correct(struct loading *loading, int32_t direction, double membrane_bar, int64_t now_ns);
 
-/* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN without a trend. */
-double loading_pressure_gpa_if_died(const struct loading *loading, int64_t now_ns);
+/* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN on unloading, or
+ * before anything of a slide is seen. */
+double loading_pressure_gpa_if_died(const struct loading *loading);
 
 #endif

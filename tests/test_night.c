@@ -419,7 +419,7 @@ static void the_death_that_is_expected_is_the_cells(void **state)
                 const struct loading *loading = &night.core.loading;
                 bool is_asked = night.pass % 240 == 0 && night.core.phase == CORE_LOADING && loading->direction > 0 &&
                                 loading->state == LOADING_RAMP;
-                double expected_gpa = is_asked ? loading_pressure_gpa_if_died(loading, night.now_ns) : NAN;
+                double expected_gpa = is_asked ? loading_pressure_gpa_if_died(loading) : NAN;
                 if (!(expected_gpa > limit_gpa - 0.5))
                     continue;
                 double beyond_gpa = oracle_pressure_gpa_if_died(&night.plant, &night.input) - expected_gpa;
