@@ -1,6 +1,10 @@
 /* Compiled for AVX2 with BMI2; called only where bslz4_best_path has found it. */
 #ifdef __x86_64__
+#ifdef __clang__ /* which the fuzzers are compiled with */
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#else
 #pragma GCC target("avx2,bmi,bmi2,popcnt,lzcnt")
+#endif
 
 #include "analysis/bslz4_vector.h"
 
@@ -108,6 +112,9 @@ int bslz4_avx2_block(const struct bslz4_block *block, struct event_sink *sink)
 {
     return decode_vector_block(block, sink);
 }
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #else
 typedef int bslz4_avx2_is_for_x86;
 #endif

@@ -1,6 +1,10 @@
 /* Compiled for AVX-512 with VBMI2; called only where bslz4_best_path has found it. */
 #ifdef __x86_64__
+#ifdef __clang__ /* which the fuzzers are compiled with */
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,bmi,bmi2,popcnt,lzcnt"))), apply_to = function)
+#else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,bmi,bmi2,popcnt,lzcnt")
+#endif
 
 #include "analysis/bslz4_vector.h"
 
@@ -91,6 +95,9 @@ int bslz4_avx512_block(const struct bslz4_block *block, struct event_sink *sink)
 {
     return decode_vector_block(block, sink);
 }
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #else
 typedef int bslz4_avx512_is_for_x86;
 #endif

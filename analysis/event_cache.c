@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,7 +245,7 @@ static int check_header(const struct header *header, size_t n_bytes, struct err 
                        header->n_columns <= EVENT_PIXELS_MAX / header->n_rows && header->n_frames <= FRAMES_MAX &&
                        header->n_events <= EVENTS_MAX && header->n_bright <= EVENTS_MAX &&
                        header->pixel_bits == event_pixel_bits(header->n_rows * header->n_columns) &&
-                       header->frame_time_s > 0.0 &&
+                       header->frame_time_s > 0.0 && isfinite(header->frame_time_s) &&
                        (header->element_bytes == 1 || header->element_bytes == 2 || header->element_bytes == 4) &&
                        memchr(header->start_time, 0, sizeof header->start_time) &&
                        memchr(header->master_path, 0, sizeof header->master_path);

@@ -52,7 +52,7 @@
 #define FLOWS_CHI2 100.0
 #define ODDS_MAX 400.0
 #define LIMIT_MARGIN_GPA 0.03
-#define LIMIT_SHARE 0.11
+#define LIMIT_SHARE 0.12
 #define REACHED_GPA 0.02
 #define REACH_S 7200.0
 #define DAY_S 86400.0
@@ -428,12 +428,12 @@ static double limit_margin_gpa(const struct loading *loading)
     return loading->settings.pressure_gpa_max - LIMIT_MARGIN_GPA - rest_gpa(loading, LIMIT_SHARE);
 }
 
-/* V11 lets the membrane go no further, and the sample would take more than REACH_S from here. */
-static bool is_out_of_reach(const struct loading *loading)
+/* The sample slides on to the target within this time, even if the membrane goes no further. */
+static bool is_getting_there(const struct loading *loading, double within_s)
 {
     const struct slide *slide = &loading->slides[loading->is_viscous ? SLIDE_FLOWS : SLIDE_YIELDS];
     double way_gpa = mirror(loading, loading->pressure_gpa_target) - slide->state[SLIDE_LEVEL];
-    return limit_margin_gpa(loading) < REACHED_GPA && slide->state[SLIDE_SPEED] * REACH_S < way_gpa;
+    return slide->is_begun && slide->state[SLIDE_SPEED] * within_s > way_gpa;
 }
 
 /* The excess an unloading may have: below the take-up the membrane has no hold on the sample any more. */
@@ -791,8 +791,9 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
     wanted_bar =
         clamp(wanted_bar, membrane_bar - loading->settings.leash_bar, membrane_bar + loading->settings.leash_bar);
     double limited_bar = clamp(wanted_bar, 0.0, loading->settings.membrane_bar_max);
-    bool is_limited = limited_bar != wanted_bar || (state == LOADING_RAMP && is_out_of_reach(loading));
-    if (!is_limited)
+    bool is_limited = limited_bar != wanted_bar;
+    bool is_ended = is_limited || (state == LOADING_RAMP && limit_margin_gpa(loading) < REACHED_GPA);
+    if (!is_ended || is_getting_there(loading, is_limited ? LIMIT_S : REACH_S))
         loading->free_t_ns = now_ns;
     loading->is_at_limit = s_from_ns(now_ns - loading->free_t_ns) > LIMIT_S;
     if (rate != 0.0)

@@ -31,7 +31,7 @@ struct slide {
     double covariance[SLIDE_STATES][SLIDE_STATES];
     double flow_begun;
     double membrane_bar;
-    double chi2; /* of the readings so far, by the sigma that the filter expected */
+    double chi2;       /* of the readings so far, by the sigma that the filter expected */
     int32_t n_refused; /* readings in a row, far from what was expected */
 };
 

@@ -11,6 +11,7 @@
 #include "analysis/frames.h"
 #include "sim/eiger_file.h"
 #include "tests/fuzz.h"
+#include "tests/fuzz/photons.h"
 
 #define WIDTH 16
 #define HEIGHT 8
@@ -105,16 +106,6 @@ void fuzz_plant_seeds(void)
     }
 }
 
-static void check_photons(const struct event_frame *frame, const uint64_t *valid_bits, size_t n_pixels)
-{
-    size_t next_bright = 0;
-    for (size_t i = 0; i < frame->n_events; i++) {
-        uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
-        FUZZ_CHECK(pixel < n_pixels && (i == 0 || pixel > event_pixel(frame, i - 1)), "pixel %u", pixel);
-        FUZZ_CHECK((valid_bits[pixel / 64] >> pixel % 64 & 1) && count >= 1, "%u photons in pixel %u", count, pixel);
-    }
-}
-
 static void read_frames(struct frames *frames)
 {
     const struct frames_info *info = frames_info(frames);
@@ -129,7 +120,7 @@ static void read_frames(struct frames *frames)
     if (info->n_frames == 0 || frames_start(frames, 0, info->n_frames, 1, &err))
         return;
     for (int i = 0; i < FRAMES_LOOKED_AT && frames_next(frames, &frame, &err) == 1; i++)
-        check_photons(&frame, frames_valid_bits(frames), n_pixels);
+        fuzz_check_photons(&frame, frames_valid_bits(frames), n_pixels);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
