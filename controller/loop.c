@@ -452,7 +452,7 @@ static void execute_calibration(struct loop *loop, const struct action *action)
 static void execute_analyse(struct loop *loop, const struct action *action)
 {
     struct err err = {0};
-    if (analyst_add(loop->analyst, action->integer[0], loop->scan_master_path, &err))
+    if (analyst_add(loop->analyst, action->integer[0], action->integer[1], loop->scan_master_path, &err))
         say(loop, "error", "%s", err.message);
 }
 
@@ -481,6 +481,8 @@ static void execute(struct loop *loop, const struct action *action)
         break;
     case ACTION_SCAN_ABORT:
         detector_link_abort(loop->detector, action->integer[0], action->integer[1]);
+        analyst_drop(loop->analyst, action->integer[0], action->integer[1],
+                     loop->status.reasons ? loop->status.sentence : "aborted");
         break;
     case ACTION_ANALYSE:
         execute_analyse(loop, action);
@@ -610,10 +612,25 @@ static void tell(struct loop *loop, const struct event *event)
             event->integer[0], event->value[0], event->value[1], event->value[2]);
     } else if (event->kind == EVENT_RESULT) {
         say(loop, "warning", "scan %" PRId64 " not fitted: %s", event->integer[0], event->text);
+    } else if (event->kind == EVENT_FOLLOWER_LOST) {
+        say(loop, "warning",
+            "scan %" PRId64 " attempt %" PRId64
+            ": the analysis that followed it gave no result (%s); it is analysed as "
+            "a whole after its end; %" PRId64 " such in this run",
+            event->integer[0], event->integer[1], event->text, event->integer[2]);
     } else if (event->kind == EVENT_COMMAND) {
         static const char *const names[] = {"", "hold", "resume", "stop"};
         say(loop, "info", "operator: %s", names[event->integer[0]]);
     }
+}
+
+/* The analysis follows what the detector takes: a head start, and no decision. */
+static void lead_analyst(struct loop *loop, const struct event *event)
+{
+    if (event->kind == EVENT_SCAN_STARTED && event->text[0])
+        analyst_follow(loop->analyst, event->integer[0], event->integer[1], event->text);
+    else if (event->kind == EVENT_SCAN_FAILED)
+        analyst_drop(loop->analyst, event->integer[0], event->integer[1], event->text);
 }
 
 static void handle(struct loop *loop, struct event *event)
@@ -626,6 +643,7 @@ static void handle(struct loop *loop, struct event *event)
     note(loop, event);
     put_event(loop, event);
     tell(loop, event);
+    lead_analyst(loop, event);
     core_step(&loop->core, event, &actions);
     for (int i = 0; i < actions.n; i++) {
         put_decision(loop, i, &actions.list[i]);
@@ -937,6 +955,9 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
                                  &loop->context, err);
     if (code)
         return code;
+    code = analyst_start(&loop->analyst, loop->inbox, settings->store, settings->results_directory, err);
+    if (code)
+        return code;
     loop->printer = printer_start();
     put_run(loop);
     if (settings->cell_note)
@@ -946,7 +967,6 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     if (code)
         return code;
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
-    loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;
 }
