@@ -693,7 +693,8 @@ static void handle_own(struct loop *loop)
 
 /* ---- pace and status ----------------------------------------------------------------------------------------- */
 
-/* As fast as the phase can do with; at 1 while a link is down, a reading is late or a commit is pending. */
+/* As fast as the phase can do with; at 1 while a link is down, a reading is late, or a commit or a scan's result is
+ * pending. */
 static void request_pace(struct loop *loop)
 {
     double cadence_s = loop->context.cadence_s;
@@ -701,7 +702,7 @@ static void request_pace(struct loop *loop)
                    (!loop->context.is_ruby_dark && s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s);
     bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->access && !loop->access_up) ||
                    (loop->core.settings.needs_detector && !loop->detector_up);
-    bool is_pending = loop->durable_number < loop->intent_number;
+    bool is_pending = loop->durable_number < loop->intent_number || !analyst_is_idle(loop->analyst);
     clock_request_pace(loop->settings.clock, "control", is_late || is_down || is_pending ? 1.0 : loop->pace_wanted);
 }
 
