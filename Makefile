@@ -4,8 +4,8 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
-#   make bench      frames to photon events to two-time correlation, beside what bounds each; bench-peers: beside
-#                   h5py and numpy
+#   make bench      frames to photon events to two-time correlation, beside what bounds each, and the analysis as a whole;
+#                   bench-peers: beside h5py and numpy; bench-online: one scan at its real pace, with all that runs in a night
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make figures    pictures of the loading protocol at work
 #   make fuzz       every parser fed with damaged input under the sanitizers (SECONDS=60 each, PARSERS="ocean pace")
@@ -149,9 +149,15 @@ bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
 
 # Compressed frames to photon events, beside the walk over their LZ4 tokens that bounds it: JSON lines.
-bench: $(B)/tests/bench_decode $(B)/tests/bench_ttcf
+# Then the analysis as a whole, on a series of 2.6 GB that is drawn once.
+bench: all $(B)/tests/bench_decode $(B)/tests/bench_ttcf $(B)/tests/bench_series
 	@$(B)/tests/bench_decode $(CASES)
 	@$(B)/tests/bench_ttcf
+	@$(PYTHON) tests/bench_whole.py $(B)
+
+# One scan at its real pace beside the daemon that has it followed: FRAMES=14000 at RATE=10 take 24 minutes.
+bench-online: all
+	@$(PYTHON) tests/bench_online.py $(B)
 
 # The same beside h5py and numpy on the same files.
 bench-peers: $(B)/tests/bench_decode
@@ -220,4 +226,4 @@ clean:
 	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
 .PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-peers \
-	bench-loading soak-ruby soak-nights soak-membrane clean
+	bench-online bench-loading soak-ruby soak-nights soak-membrane clean
