@@ -17,7 +17,7 @@ B := build/$(VARIANT)
 
 DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
 	liblz4-dev libxxhash-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics \
-	python3-h5py python3-numpy python3-pymodbus bitshuffle
+	python3-h5py python3-numpy python3-scipy python3-pymodbus bitshuffle
 EPICSCORELIBS := 7.0.7.99.1.1
 PYTHON := /usr/bin/python3
 
