@@ -7,6 +7,7 @@
 #   make bench      frames to photon events to two-time correlation, beside what bounds each, and the analysis as a whole;
 #                   bench-peers: beside h5py and numpy; bench-online: one scan at its real pace, with all that runs in a night
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
+#   make soak-fits  tau, beta and contrast of simulated scans whose truth is known, and their uncertainties
 #   make figures    pictures of the loading protocol at work
 #   make fuzz       every parser fed with damaged input under the sanitizers (SECONDS=60 each, PARSERS="ocean pace")
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
@@ -168,6 +169,11 @@ SPECTRA ?= 1000000
 soak-ruby: $(B)/tests/soak_ruby
 	$< $(SPECTRA) $(or $(SEED),1) $(KINDS)
 
+# tau, beta and contrast of simulated scans, 200 per case, and how honest their sigmas are: one JSON line per case. Two hours
+# of one core; SCANS=N, SEED=N, CASES="tau=30,beta=1.5,contrast=0.1 ..." (tau in frames).
+soak-fits: all
+	@OMP_NUM_THREADS=1 nice $(PYTHON) tests/soak_fits.py $(B)
+
 # Pictures of the protocol at work, with their data, in build/figures: the ladder, one load in four ways, the drift.
 figures: $(B)/tests/figure_loading
 	@command -v gnuplot >/dev/null || { echo "set-up: installing Debian package gnuplot-nox"; \
@@ -226,4 +232,4 @@ clean:
 	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
 .PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-peers \
-	bench-online bench-loading soak-ruby soak-nights soak-membrane clean
+	bench-online bench-loading soak-ruby soak-fits soak-nights soak-membrane clean
