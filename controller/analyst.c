@@ -18,13 +18,13 @@
 #include <unistd.h>
 
 #include "controller/json.h"
-#include "controller/program.h"
 
 #define QUEUE_MAX 64
 #define ANALYSIS_S_MAX 1800 /* from the moment the scan is whole */
 #define NICENESS 10
 #define LINE_MAX_BYTES 4096
 #define POLL_MS 1000
+#define STATUS_NO_PROGRAM 127
 
 enum job_state { JOB_FOLLOWED, JOB_COMPLETE, JOB_DROPPED };
 
@@ -72,7 +72,7 @@ static void become_analysis(const struct analyst *analyst, const struct job *job
     setpriority(PRIO_PROCESS, 0, NICENESS);
     execl(analyst->program, "isobar-analyze", job->master_path, "-o", result_path, "--json",
           is_followed ? "--follow" : (char *)NULL, (char *)NULL);
-    _exit(127);
+    _exit(STATUS_NO_PROGRAM);
 }
 
 static int start_child(const struct analyst *analyst, const struct job *job, const char *result_path, bool is_followed,
@@ -248,10 +248,13 @@ static void remove_files(const struct analyst *analyst, const struct job *job)
 }
 
 /* Why there is no result, or "" when there is one; a fit that was refused has its reason beside its result. */
-static void find_reason(int code, const char *line, const struct err *err, char *ret_reason, size_t size)
+static void find_reason(const struct analyst *analyst, int code, const char *line, const struct err *err,
+                        char *ret_reason, size_t size)
 {
     if (code < 0)
         snprintf(ret_reason, size, "%s", err->message);
+    else if (code == STATUS_NO_PROGRAM)
+        snprintf(ret_reason, size, "%s cannot be run; it belongs beside isobard", analyst->program);
     else
         json_text(line, "reason", ret_reason, size);
     if (code > 0 && !ret_reason[0])
@@ -280,7 +283,7 @@ static void analyse(struct analyst *analyst, const struct job *job)
     snprintf(result_path, sizeof result_path, "%s/%s_results.hdf", analyst->results_directory, job->stem);
     if (is_followed) {
         code = run_child(analyst, job, result_path, true, line, &err);
-        find_reason(code, line, &err, reason, sizeof reason);
+        find_reason(analyst, code, line, &err, reason, sizeof reason);
         state = state_of(analyst, job, &is_ended);
         bool is_lost = code != 0 && state != JOB_DROPPED && !is_ended;
         if (is_lost)
@@ -292,7 +295,7 @@ static void analyse(struct analyst *analyst, const struct job *job)
     if (state == JOB_COMPLETE && code != 0) {
         reason[0] = '\0';
         code = run_child(analyst, job, result_path, false, line, &err);
-        find_reason(code, line, &err, reason, sizeof reason);
+        find_reason(analyst, code, line, &err, reason, sizeof reason);
     }
     if (state == JOB_COMPLETE)
         report(analyst, job, result_path, line, reason);
@@ -321,15 +324,15 @@ static void *run(void *argument)
 
 /* ---- public -------------------------------------------------------------------------------------------------- */
 
-int analyst_start(struct analyst **ret_analyst, struct inbox *inbox, struct store *store, const char *results_directory,
-                  struct err *err)
+int analyst_start(struct analyst **ret_analyst, struct inbox *inbox, struct store *store, const char *program,
+                  const char *results_directory, struct err *err)
 {
     struct analyst *analyst = calloc(1, sizeof *analyst);
     assert(analyst);
     analyst->inbox = inbox;
     analyst->store = store;
     snprintf(analyst->results_directory, sizeof analyst->results_directory, "%s", results_directory);
-    program_path("isobar-analyze", analyst->program, sizeof analyst->program);
+    snprintf(analyst->program, sizeof analyst->program, "%s", program);
     analyst->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (analyst->wake_fd < 0) {
         free(analyst);

@@ -23,9 +23,9 @@
 
 struct analyst;
 
-/* Errors: ERR_SYSTEM (no descriptor to wake the thread with). */
-int analyst_start(struct analyst **ret_analyst, struct inbox *inbox, struct store *store, const char *results_directory,
-                  struct err *err);
+/* `program`: the path of isobar-analyze. Errors: ERR_SYSTEM (no descriptor to wake the thread with). */
+int analyst_start(struct analyst **ret_analyst, struct inbox *inbox, struct store *store, const char *program,
+                  const char *results_directory, struct err *err);
 
 /* The scan's acquisition has begun: its files will appear under this master. When 64 scans wait already it is not
  * followed, and analyst_add will tell. */

@@ -18,6 +18,7 @@
 #include "controller/inbox.h"
 #include "controller/membrane_link.h"
 #include "controller/printer.h"
+#include "controller/program.h"
 #include "controller/ruby_link.h"
 
 #define VERSION "0.1"
@@ -956,7 +957,9 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
                                  &loop->context, err);
     if (code)
         return code;
-    code = analyst_start(&loop->analyst, loop->inbox, settings->store, settings->results_directory, err);
+    char analysis[1024];
+    program_path("isobar-analyze", analysis, sizeof analysis);
+    code = analyst_start(&loop->analyst, loop->inbox, settings->store, analysis, settings->results_directory, err);
     if (code)
         return code;
     loop->printer = printer_start();
