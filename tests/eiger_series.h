@@ -147,8 +147,7 @@ static inline struct eiger_file_settings series_settings(const struct eiger_seri
 }
 
 /* Draws and writes the whole series. Errors: those of sim/eiger_file.h. */
-static inline int series_write(struct eiger_series *series, const struct eiger_file_settings *settings,
-                               struct err *err)
+static inline int series_write(struct eiger_series *series, const struct eiger_file_settings *settings, struct err *err)
 {
     struct eiger_file *file;
     int code = eiger_file_open(&file, settings, err);
