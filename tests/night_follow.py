@@ -82,6 +82,9 @@ def check_rows(night):
     stems = [os.path.basename(row[3]).removesuffix("_master.h5") for row in rows]
     night.check(all(row[1] is None and os.path.basename(row[2]) == f"{stem}_results.hdf" and os.path.exists(row[2])
                     for row, stem in zip(rows, stems)), "each names the result file of that attempt, and it is there")
+    raw = os.listdir(os.path.join(night.directory, "raw"))
+    night.check(all(sum(name.startswith(f"{stem}_data_") for name in raw) == 60 for stem in stems),
+                "every data file holds 10 s, so that little is left to analyse after the last")
     names = sorted(os.listdir(os.path.join(night.directory, "results")))
     night.check(names == sorted(f"{stem}_{what}" for stem in stems for what in ("results.hdf", "events.bin")),
                 "and nothing else is in the folder")
