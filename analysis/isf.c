@@ -16,7 +16,7 @@
 #define TAU_PER_SCAN_MAX 10.0
 #define FLAT_SIGMAS 5.0
 #define SIGNIFICANCE 4.0 /* sigmas of contrast that a decay must show */
-#define STUDENT 1.0346 /* holds 68.3 % of Student's t of 15 degrees of freedom, as 1 does of a normal law */
+#define STUDENT 1.0346   /* holds 68.3 % of Student's t of 15 degrees of freedom, as 1 does of a normal law */
 #define BETA_MIN 0.2
 #define BETA_MAX 4.0
 
