@@ -28,6 +28,7 @@
 #define STATUS_EVERY_NS (50 * NS_PER_MS)
 #define STATUS_AGE_S_MAX 2.0
 #define TEXT_MAX 1400
+#define RESULT_WAIT_NS (20 * NS_PER_S)
 #define BEAM_MA_STEP 1.0 /* told at once: a dip between two readings of the ruby cuts a scan */
 
 /* What the status line is made of; copied under the mutex by the control thread, read by any. */
@@ -77,6 +78,7 @@ struct loop {
     struct event last[EVENT_KIND_COUNT]; /* of each kind; under the mutex, for the doctor */
     int finished;                        /* -1: not yet */
     int64_t status_wall_ns;
+    int64_t result_wall_ns; /* since when a result is awaited; 0: none is */
     int64_t step_started_ns;
     pthread_mutex_t mutex;
     struct status status;
@@ -694,6 +696,17 @@ static void handle_own(struct loop *loop)
 
 /* ---- pace and status ----------------------------------------------------------------------------------------- */
 
+/* Whether a finished scan's result is still to come; for pace, not longer than a busy machine may keep a rehearsal. */
+static bool is_result_awaited(struct loop *loop)
+{
+    int64_t wall_ns = clock_wall_ns();
+    if (analyst_is_idle(loop->analyst))
+        loop->result_wall_ns = 0;
+    else if (loop->result_wall_ns == 0)
+        loop->result_wall_ns = wall_ns;
+    return loop->result_wall_ns != 0 && wall_ns - loop->result_wall_ns < RESULT_WAIT_NS;
+}
+
 /* As fast as the phase can do with; at 1 while a link is down, a reading is late, or a commit or a scan's result is
  * pending. */
 static void request_pace(struct loop *loop)
@@ -703,7 +716,7 @@ static void request_pace(struct loop *loop)
                    (!loop->context.is_ruby_dark && s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s);
     bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->access && !loop->access_up) ||
                    (loop->core.settings.needs_detector && !loop->detector_up);
-    bool is_pending = loop->durable_number < loop->intent_number || !analyst_is_idle(loop->analyst);
+    bool is_pending = loop->durable_number < loop->intent_number || is_result_awaited(loop);
     clock_request_pace(loop->settings.clock, "control", is_late || is_down || is_pending ? 1.0 : loop->pace_wanted);
 }
 
