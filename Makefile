@@ -4,9 +4,10 @@
 #   make rehearse   a small compression and decompression on simulated instruments, in minutes
 #   make test       unit, wire and end-to-end tests
 #   make rehearse-ten  ten rehearsals with ten seeds
-#   make bench      frames to photon events to two-time correlation, beside what bounds each; bench-peers: beside
-#                   h5py and numpy
+#   make bench      frames to photon events to two-time correlation, beside what bounds each, and the analysis as a whole;
+#                   bench-peers: beside h5py and numpy; bench-online: one scan at its real pace, with all that runs in a night
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
+#   make soak-fits  tau, beta and contrast of simulated scans whose truth is known, and their uncertainties
 #   make figures    pictures of the loading protocol at work
 #   make fuzz       every parser fed with damaged input under the sanitizers (SECONDS=60 each, PARSERS="ocean pace")
 #   make check      the same unit and wire tests under ASan and UBSan, lint, format
@@ -17,7 +18,7 @@ B := build/$(VARIANT)
 
 DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
 	liblz4-dev libxxhash-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics \
-	python3-h5py python3-numpy python3-pymodbus bitshuffle
+	python3-h5py python3-numpy python3-scipy python3-pymodbus bitshuffle
 EPICSCORELIBS := 7.0.7.99.1.1
 PYTHON := /usr/bin/python3
 
@@ -149,9 +150,15 @@ bench-loading: $(B)/tests/bench_loading
 	$< $(CELLS)
 
 # Compressed frames to photon events, beside the walk over their LZ4 tokens that bounds it: JSON lines.
-bench: $(B)/tests/bench_decode $(B)/tests/bench_ttcf
+# Then the analysis as a whole, on a series of 2.6 GB that is drawn once.
+bench: all $(B)/tests/bench_decode $(B)/tests/bench_ttcf $(B)/tests/bench_series
 	@$(B)/tests/bench_decode $(CASES)
 	@$(B)/tests/bench_ttcf
+	@$(PYTHON) tests/bench_whole.py $(B)
+
+# One scan at its real pace beside the daemon that has it followed: FRAMES=14000 at RATE=10 take 24 minutes.
+bench-online: all
+	@$(PYTHON) tests/bench_online.py $(B)
 
 # The same beside h5py and numpy on the same files.
 bench-peers: $(B)/tests/bench_decode
@@ -161,6 +168,11 @@ bench-peers: $(B)/tests/bench_decode
 SPECTRA ?= 1000000
 soak-ruby: $(B)/tests/soak_ruby
 	$< $(SPECTRA) $(or $(SEED),1) $(KINDS)
+
+# tau, beta and contrast of simulated scans, 200 per case, and how honest their sigmas are: one JSON line per case. Two hours
+# of one core; SCANS=N, SEED=N, CASES="tau=30,beta=1.5,contrast=0.1 ..." (tau in frames).
+soak-fits: all
+	@OMP_NUM_THREADS=1 nice $(PYTHON) tests/soak_fits.py $(B)
 
 # Pictures of the protocol at work, with their data, in build/figures: the ladder, one load in four ways, the drift.
 figures: $(B)/tests/figure_loading
@@ -220,4 +232,4 @@ clean:
 	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
 .PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-peers \
-	bench-loading soak-ruby soak-nights soak-membrane clean
+	bench-online bench-loading soak-ruby soak-fits soak-nights soak-membrane clean

@@ -1,5 +1,6 @@
 #include "analysis/isf.h"
 
+#include <assert.h>
 #include <gsl/gsl_blas.h>
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_multifit_nlinear.h>
@@ -15,6 +16,7 @@
 #define TAU_PER_SCAN_MAX 10.0
 #define FLAT_SIGMAS 5.0
 #define SIGNIFICANCE 4.0 /* sigmas of contrast that a decay must show */
+#define STUDENT 1.0346   /* holds 68.3 % of Student's t of 15 degrees of freedom, as 1 does of a normal law */
 #define BETA_MIN 0.2
 #define BETA_MAX 4.0
 
@@ -145,6 +147,8 @@ static double jackknife_sigma(const double *samples, size_t stride)
     return sqrt(sum * (TTCF_GROUPS - 1.0) / TTCF_GROUPS);
 }
 
+static_assert(TTCF_GROUPS == 16, "STUDENT is for 16 groups");
+
 /* The curves without one group each. A range of lags that one of them lacks (no pairs left in it) has no sigma: NaN. */
 static void leave_groups_out(const struct ttcf *ttcf, struct isf_curve *curve,
                              struct isf_curve ret_without[TTCF_GROUPS])
@@ -180,7 +184,7 @@ static int jackknife(const struct isf_curve without[TTCF_GROUPS], double ret_sig
         samples[g][P_LOG_CONTRAST] = exp(samples[g][P_LOG_CONTRAST]);
     }
     for (int i = 0; i < P_COUNT; i++)
-        ret_sigma[i] = jackknife_sigma(&samples[0][i], P_COUNT);
+        ret_sigma[i] = STUDENT * jackknife_sigma(&samples[0][i], P_COUNT);
     return 0;
 }
 

@@ -6,7 +6,8 @@
  *
  * The baseline is fitted: static speckle of the cell and an intensity gradient lift it. Lags are averaged in
  * logarithmic bins, weighted with the expected number of photon pairs. That weight understates the uncertainty (speckle
- * noise is correlated from lag to lag), so sigmas come from the jackknife over groups of pixels.
+ * noise is correlated from lag to lag), so sigmas come from the jackknife over groups of pixels. Sixteen groups know a
+ * sigma to a fifth only: those of the parameters are made wider, to the interval that holds 68.3 % by Student's t.
  */
 #ifndef ANALYSIS_ISF_H
 #define ANALYSIS_ISF_H

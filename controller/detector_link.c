@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "drivers/eiger.h"
 #include "drivers/epics.h"
@@ -17,7 +18,10 @@
 #define FREE_PACE 1e6
 #define PROGRESS_EVERY_S 5.0
 #define DEADLINE_MARGIN_S 120.0
-#define FRAMES_PER_FILE 1000
+#define FILE_S 10.0 /* what is left to analyse at a scan's end is its last file */
+#define FRAMES_PER_FILE_MIN 100
+#define MASTER_SUFFIX_MAX 24     /* _<sequence id>_master.h5 */
+#define FRAMES_PER_FILE_MAX 1000 /* the detector's own default */
 
 struct detector_link {
     struct beamline_detector settings;
@@ -72,6 +76,12 @@ static bool is_aborted(struct detector_link *link, const struct detector_link_sc
     return is_asked || link->context->is_ended;
 }
 
+/* Frames become visible to the analysis file by file, and each file costs the detector and its IOC a little. */
+static int32_t frames_per_file(double frame_time_s)
+{
+    return (int32_t)fmin(fmax(FILE_S / frame_time_s, FRAMES_PER_FILE_MIN), FRAMES_PER_FILE_MAX);
+}
+
 static int configure(struct detector_link *link, const struct detector_link_scan *scan, struct err *err)
 {
     struct eiger_scan settings = {
@@ -81,11 +91,16 @@ static int configure(struct detector_link *link, const struct detector_link_scan
         .beam_center_x_px = link->settings.beam_center_x_px,
         .beam_center_y_px = link->settings.beam_center_y_px,
         .distance_m = link->settings.distance_m,
-        .n_frames_per_file = FRAMES_PER_FILE,
+        .n_frames_per_file = frames_per_file(scan->frame_time_s),
     };
     snprintf(settings.file_path, sizeof settings.file_path, "%s", link->settings.file_path);
     snprintf(settings.name, sizeof settings.name, "%s_s%04lld_a%lld", link->run_uid, (long long)scan->scan_number,
              (long long)scan->attempt);
+    if (strlen(settings.file_path) + strlen(settings.name) + MASTER_SUFFIX_MAX >= EVENT_TEXT_MAX)
+        return err_set(err, ERR_ARG,
+                       "%s/%s and its suffix is longer than the %d letters a file name may have here; shorten "
+                       "file_path in the beamline file",
+                       settings.file_path, settings.name, EVENT_TEXT_MAX - 1);
     int code = eiger_wait_ready(link->eiger, READY_S, err);
     return code ? code : eiger_configure(link->eiger, &settings, err);
 }
@@ -139,7 +154,9 @@ static int take_scan(struct detector_link *link, const struct detector_link_scan
         code = eiger_start(link->eiger, err);
     clock_request_pace(link->context->clock, "detector link", FREE_PACE);
     if (code == 0) {
-        struct event started = scan_event(EVENT_SCAN_STARTED, scan, NULL);
+        struct eiger_progress progress;
+        eiger_poll(link->eiger, &progress);
+        struct event started = scan_event(EVENT_SCAN_STARTED, scan, progress.master_path);
         inbox_post(link->context->inbox, &started);
         code = follow(link, scan, err);
     }

@@ -5,7 +5,7 @@ static const char *const event_names[EVENT_KIND_COUNT] = {
     "ruby rejected", "spectrometer lost", "spectrometer found", "detector lost",  "detector found",
     "scan started",  "scan progress",     "scan complete",      "scan failed",    "beam",
     "result",        "durable",           "journal failed",     "command",        "access",
-    "access lost",   "access found",
+    "access lost",   "access found",      "follower lost",
 };
 
 static const char *const action_names[ACTION_KIND_COUNT] = {

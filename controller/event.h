@@ -25,7 +25,7 @@ enum event_kind {
     EVENT_SPECTROMETER_FOUND, /* text: what is not as it was asked for, when there is anything */
     EVENT_DETECTOR_LOST,
     EVENT_DETECTOR_FOUND,
-    EVENT_SCAN_STARTED,   /* integer: scan_number, attempt */
+    EVENT_SCAN_STARTED,   /* integer: scan_number, attempt; text: master file */
     EVENT_SCAN_PROGRESS,  /* integer: scan_number, attempt; value: frames so far */
     EVENT_SCAN_COMPLETE,  /* integer: scan_number, attempt; text: master file */
     EVENT_SCAN_FAILED,    /* integer: scan_number, attempt; text: why */
@@ -37,6 +37,7 @@ enum event_kind {
     EVENT_ACCESS,         /* integer: enum access_optics, enum access_laser; text: the two as they were read back */
     EVENT_ACCESS_LOST,    /* text: which channel */
     EVENT_ACCESS_FOUND,
+    EVENT_FOLLOWER_LOST, /* integer: scan_number, attempt, how many in this run; text: why there is no result of it */
     EVENT_KIND_COUNT
 };
 

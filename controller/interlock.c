@@ -154,6 +154,7 @@ void interlock_observe(struct interlock *interlock, const struct event *event)
     case EVENT_ACCESS:
     case EVENT_ACCESS_LOST:
     case EVENT_ACCESS_FOUND:
+    case EVENT_FOLLOWER_LOST:
     case EVENT_KIND_COUNT:
         break;
     }

@@ -18,6 +18,7 @@
 #include "controller/inbox.h"
 #include "controller/membrane_link.h"
 #include "controller/printer.h"
+#include "controller/program.h"
 #include "controller/ruby_link.h"
 
 #define VERSION "0.1"
@@ -27,6 +28,7 @@
 #define STATUS_EVERY_NS (50 * NS_PER_MS)
 #define STATUS_AGE_S_MAX 2.0
 #define TEXT_MAX 1400
+#define RESULT_WAIT_NS (20 * NS_PER_S)
 #define BEAM_MA_STEP 1.0 /* told at once: a dip between two readings of the ruby cuts a scan */
 
 /* What the status line is made of; copied under the mutex by the control thread, read by any. */
@@ -76,6 +78,7 @@ struct loop {
     struct event last[EVENT_KIND_COUNT]; /* of each kind; under the mutex, for the doctor */
     int finished;                        /* -1: not yet */
     int64_t status_wall_ns;
+    int64_t result_wall_ns; /* since when a result is awaited; 0: none is */
     int64_t step_started_ns;
     pthread_mutex_t mutex;
     struct status status;
@@ -452,7 +455,7 @@ static void execute_calibration(struct loop *loop, const struct action *action)
 static void execute_analyse(struct loop *loop, const struct action *action)
 {
     struct err err = {0};
-    if (analyst_add(loop->analyst, action->integer[0], loop->scan_master_path, &err))
+    if (analyst_add(loop->analyst, action->integer[0], action->integer[1], loop->scan_master_path, &err))
         say(loop, "error", "%s", err.message);
 }
 
@@ -481,6 +484,8 @@ static void execute(struct loop *loop, const struct action *action)
         break;
     case ACTION_SCAN_ABORT:
         detector_link_abort(loop->detector, action->integer[0], action->integer[1]);
+        analyst_drop(loop->analyst, action->integer[0], action->integer[1],
+                     loop->status.reasons ? loop->status.sentence : "aborted");
         break;
     case ACTION_ANALYSE:
         execute_analyse(loop, action);
@@ -610,10 +615,25 @@ static void tell(struct loop *loop, const struct event *event)
             event->integer[0], event->value[0], event->value[1], event->value[2]);
     } else if (event->kind == EVENT_RESULT) {
         say(loop, "warning", "scan %" PRId64 " not fitted: %s", event->integer[0], event->text);
+    } else if (event->kind == EVENT_FOLLOWER_LOST) {
+        say(loop, "warning",
+            "scan %" PRId64 " attempt %" PRId64
+            ": the analysis that followed it gave no result (%s); it is analysed as "
+            "a whole after its end; %" PRId64 " such in this run",
+            event->integer[0], event->integer[1], event->text, event->integer[2]);
     } else if (event->kind == EVENT_COMMAND) {
         static const char *const names[] = {"", "hold", "resume", "stop"};
         say(loop, "info", "operator: %s", names[event->integer[0]]);
     }
+}
+
+/* The analysis follows what the detector takes: a head start, and no decision. */
+static void lead_analyst(struct loop *loop, const struct event *event)
+{
+    if (event->kind == EVENT_SCAN_STARTED && event->text[0])
+        analyst_follow(loop->analyst, event->integer[0], event->integer[1], event->text);
+    else if (event->kind == EVENT_SCAN_FAILED)
+        analyst_drop(loop->analyst, event->integer[0], event->integer[1], event->text);
 }
 
 static void handle(struct loop *loop, struct event *event)
@@ -626,6 +646,7 @@ static void handle(struct loop *loop, struct event *event)
     note(loop, event);
     put_event(loop, event);
     tell(loop, event);
+    lead_analyst(loop, event);
     core_step(&loop->core, event, &actions);
     for (int i = 0; i < actions.n; i++) {
         put_decision(loop, i, &actions.list[i]);
@@ -675,7 +696,19 @@ static void handle_own(struct loop *loop)
 
 /* ---- pace and status ----------------------------------------------------------------------------------------- */
 
-/* As fast as the phase can do with; at 1 while a link is down, a reading is late or a commit is pending. */
+/* Whether a finished scan's result is still to come; for pace, not longer than a busy machine may keep a rehearsal. */
+static bool is_result_awaited(struct loop *loop)
+{
+    int64_t wall_ns = clock_wall_ns();
+    if (analyst_is_idle(loop->analyst))
+        loop->result_wall_ns = 0;
+    else if (loop->result_wall_ns == 0)
+        loop->result_wall_ns = wall_ns;
+    return loop->result_wall_ns != 0 && wall_ns - loop->result_wall_ns < RESULT_WAIT_NS;
+}
+
+/* As fast as the phase can do with; at 1 while a link is down, a reading is late, or a commit or a scan's result is
+ * pending. */
 static void request_pace(struct loop *loop)
 {
     double cadence_s = loop->context.cadence_s;
@@ -683,7 +716,7 @@ static void request_pace(struct loop *loop)
                    (!loop->context.is_ruby_dark && s_from_ns(loop->now_ns - loop->ruby_ns_last) > 3.0 * cadence_s);
     bool is_down = !loop->membrane_up || !loop->ruby_up || (loop->access && !loop->access_up) ||
                    (loop->core.settings.needs_detector && !loop->detector_up);
-    bool is_pending = loop->durable_number < loop->intent_number;
+    bool is_pending = loop->durable_number < loop->intent_number || is_result_awaited(loop);
     clock_request_pace(loop->settings.clock, "control", is_late || is_down || is_pending ? 1.0 : loop->pace_wanted);
 }
 
@@ -937,6 +970,11 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
                                  &loop->context, err);
     if (code)
         return code;
+    char analysis[1024];
+    program_path("isobar-analyze", analysis, sizeof analysis);
+    code = analyst_start(&loop->analyst, loop->inbox, settings->store, analysis, settings->results_directory, err);
+    if (code)
+        return code;
     loop->printer = printer_start();
     put_run(loop);
     if (settings->cell_note)
@@ -946,7 +984,6 @@ int loop_start(struct loop **ret_loop, const struct loop_settings *settings, str
     if (code)
         return code;
     loop->membrane = membrane_link_start(&settings->beamline->membrane, &loop->context, settings->store);
-    loop->analyst = analyst_start(loop->inbox, settings->store, settings->results_directory);
     *ret_loop = loop;
     return 0;
 }

@@ -183,7 +183,8 @@ CREATE TABLE scan (
   PRIMARY KEY (scan_number, attempt)
 ) STRICT;
 
--- What the analysis found; |F|^2 = exp(-2 (t/tau)^beta).
+-- What the analysis found; |F|^2 = exp(-2 (t/tau)^beta). A row without a result has its reason, and an empty path when the
+-- attempt was not whole; that of a later attempt takes its place.
 CREATE TABLE result (
   scan_number INTEGER PRIMARY KEY,
   tau_s REAL, tau_s_sigma REAL,

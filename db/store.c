@@ -389,7 +389,9 @@ static int prepare_inserts(struct store *store, struct err *err)
         store->n_columns[table] = sqlite3_column_count(all);
         sqlite3_finalize(all);
         assert(store->n_columns[table] <= COLUMNS_MAX);
-        int used = snprintf(sql, sizeof sql, "INSERT INTO %s VALUES (?", TABLES[table]);
+        /* A scan has one result: that of its last attempt takes the place of what was said of the one before. */
+        int used = snprintf(sql, sizeof sql, "INSERT %sINTO %s VALUES (?", table == STORE_RESULT ? "OR REPLACE " : "",
+                            TABLES[table]);
         for (int i = 1; i < store->n_columns[table]; i++)
             used += snprintf(sql + used, sizeof sql - (size_t)used, ", ?");
         snprintf(sql + used, sizeof sql - (size_t)used, ")");

@@ -19,6 +19,9 @@
  * beamline --cell open: the cell is open and its ruby free, and beamline.lua states a lambda0 that is off by up to
  * 0.012 nm, drawn from the seed: that of another day, and says so (lambda0_nm_sigma).
  *
+ * beamline --detector WIDTHxHEIGHT --photons X: of the detector, 256x256 pixels, and of the light on it, 0.02 photons
+ * per pixel and frame. --speed-max 1: in real time.
+ *
  * hands --dir DIR deflate, preload, lock or unlock: a person at the bench of the running world in DIR. `lock` draws the
  * cell's screws so that they carry the load; `unlock` loosens them; `preload` closes an open cell and screws it to 0.1
  * GPa; `deflate` locks the cell and then empties the membrane at the controller's front panel, in a person's time, and
@@ -80,6 +83,8 @@ struct options {
     const char *line;         /* serial line of the instrument; NULL: TCP */
     bool is_open;             /* the cell: nothing presses on the ruby */
     const char *ruby_access;  /* "always": the ruby's optics stand beside the beam; "between_scans": in it */
+    int width, height;        /* of the detector, pixels */
+    double photons_per_pixel; /* mean per frame */
 };
 
 struct server {
@@ -272,6 +277,9 @@ static int run_wire(enum wire wire, const struct options *options)
     case WIRE_IOC:
         ioc_settings_default(&settings);
         settings.port = options->port;
+        settings.width = options->width;
+        settings.height = options->height;
+        settings.photons_per_pixel = options->photons_per_pixel;
         snprintf(settings.prefix, sizeof settings.prefix, "%s", PREFIX);
         snprintf(settings.ring_pv, sizeof settings.ring_pv, "%s", RING_PV);
         snprintf(settings.ruby_prefix, sizeof settings.ruby_prefix, "%s", RUBY_PREFIX);
@@ -306,10 +314,12 @@ static void start_server(const struct options *options, enum wire wire, struct s
     if (server->pid != 0)
         return;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    char port[16];
+    char port[16], detector[32], photons[32];
     snprintf(port, sizeof port, "%d", server->port);
+    snprintf(detector, sizeof detector, "%dx%d", options->width, options->height);
+    snprintf(photons, sizeof photons, "%g", options->photons_per_pixel);
     execl("/proc/self/exe", "isobar-sim", wire_names[wire], "--dir", options->directory, "--port", port, "--membrane",
-          options->membrane, (char *)NULL);
+          options->membrane, "--detector", detector, "--photons", photons, (char *)NULL);
     _exit(127);
 }
 
@@ -530,6 +540,7 @@ static int usage(void)
     fputs("usage: isobar-sim beamline|world --dir DIR [--seed N] [--speed-max X]\n"
           "                  [--cell closed|open] [--ruby-access always|between_scans]\n"
           "                  [--membrane bronkhorst|alicat|pace] [--spectrometer ocean|epics]\n"
+          "                  [--detector WIDTHxHEIGHT] [--photons PER_PIXEL_AND_FRAME]\n"
           "       isobar-sim membrane|spectrometer|ioc --dir DIR --port N|--line PATH\n"
           "       isobar-sim fault --dir DIR [membrane|spectrometer|thermometer]\n"
           "                  none|off|stuck|garbage|wrong|slow|delayed|intermittent\n"
@@ -550,9 +561,16 @@ int main(int argc, char **argv)
         {"port", required_argument, NULL, 'p'},        {"speed-max", required_argument, NULL, 'x'},
         {"ruby-access", required_argument, NULL, 'r'}, {"membrane", required_argument, NULL, 'm'},
         {"line", required_argument, NULL, 'l'},        {"spectrometer", required_argument, NULL, 'o'},
-        {"cell", required_argument, NULL, 'c'},        {0}};
-    struct options options = {
-        .seed = 1, .speed_max = SPEED_MAX, .ruby_access = "always", .membrane = "bronkhorst", .spectrometer = "ocean"};
+        {"cell", required_argument, NULL, 'c'},        {"detector", required_argument, NULL, 'g'},
+        {"photons", required_argument, NULL, 'n'},     {0}};
+    struct options options = {.seed = 1,
+                              .speed_max = SPEED_MAX,
+                              .ruby_access = "always",
+                              .membrane = "bronkhorst",
+                              .spectrometer = "ocean",
+                              .width = 256,
+                              .height = 256,
+                              .photons_per_pixel = 0.02};
     int option;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         if (option == 'd')
@@ -571,6 +589,10 @@ int main(int argc, char **argv)
             options.is_open = strcmp(optarg, "open") == 0;
         else if (option == 'x')
             options.speed_max = strtod(optarg, NULL);
+        else if (option == 'g' && sscanf(optarg, "%dx%d", &options.width, &options.height) == 2)
+            continue; /* the detector judges */
+        else if (option == 'n')
+            options.photons_per_pixel = strtod(optarg, NULL);
         else if (option == 'r' && (strcmp(optarg, "always") == 0 || strcmp(optarg, "between_scans") == 0))
             options.ruby_access = optarg;
         else

@@ -30,18 +30,14 @@
 
 #include "analysis/bslz4.h"
 #include "analysis/frames.h"
-#include "sim/eiger_file.h"
+#include "tests/eiger_series.h"
 
-#define N_ROWS 2162
-#define N_COLUMNS 2068
-#define N_PIXELS ((size_t)N_ROWS * N_COLUMNS)
+#define N_PIXELS SERIES_PIXELS
 #define N_FRAMES 120
-#define N_BAD_PIXELS 300
 #define ROUNDS 9
 #define SLICE_FRAMES 10
 #define N_SLICES (N_FRAMES / SLICE_FRAMES)
 #define THREADS_MAX 2
-#define FOLDER "build/bench"
 #define READ_SLACK_BYTES 64
 
 struct bench_case {
@@ -63,18 +59,7 @@ struct chunks {
     size_t first[N_FRAMES + 1];
 };
 
-static uint32_t pixel_mask[N_PIXELS];
 static uint64_t valid_bits[(N_PIXELS + 63) / 64];
-static uint64_t random_state;
-
-static double draw(void) /* splitmix64, (0, 1] */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53 + 0x1p-53;
-}
-
 static double now_s(void)
 {
     struct timespec now;
@@ -98,55 +83,6 @@ static void fail(const char *what, const struct err *err)
 
 /* ---- data ---------------------------------------------------------------------------------------------------- */
 
-/* An EIGER2 4M is 4 x 2 modules of 512 x 1028 pixels, with gaps of 38 rows and 12 columns. */
-static void draw_mask(void)
-{
-    for (size_t i = 0; i < N_PIXELS; i++) {
-        size_t row = i / N_COLUMNS, column = i % N_COLUMNS;
-        bool is_gap = row % 550 >= 512 || (column >= 1028 && column < 1040);
-        pixel_mask[i] = is_gap ? EIGER_FILE_GAP : 0;
-    }
-    for (int i = 0; i < N_BAD_PIXELS; i++)
-        pixel_mask[(size_t)(draw() * (double)(N_PIXELS - 1))] |= EIGER_FILE_DEAD;
-    memset(valid_bits, 0, sizeof valid_bits);
-    for (size_t i = 0; i < N_PIXELS; i++)
-        if (!pixel_mask[i])
-            valid_bits[i / 64] |= UINT64_C(1) << i % 64;
-}
-
-/* Mean photons per frame in each pixel, summed up: the valid pixels' mean is photons_per_pixel. */
-static void sum_up_intensity(double photons_per_pixel, double *ret_sum)
-{
-    double total = 0.0;
-    size_t n_valid = 0;
-    for (size_t i = 0; i < N_PIXELS; i++) {
-        double y = (double)(i / N_COLUMNS) - N_ROWS / 2.0, x = (double)(i % N_COLUMNS) - N_COLUMNS / 2.0;
-        double r = sqrt(x * x + y * y), off_ring = (r - 500.0) / 60.0;
-        double intensity = 0.3 + exp(-0.5 * off_ring * off_ring) + 5.0 * exp(-r / 60.0);
-        total += pixel_mask[i] ? 0.0 : intensity;
-        n_valid += !pixel_mask[i];
-        ret_sum[i] = total;
-    }
-    for (size_t i = 0; i < N_PIXELS; i++)
-        ret_sum[i] *= photons_per_pixel * (double)n_valid / total;
-}
-
-/* Photons are the arrivals of a Poisson process that runs along the summed intensity. */
-static int draw_frame(const double *sum, struct speckle_event *ret_events)
-{
-    int n = 0;
-    double at = -log(draw());
-    for (size_t i = 0; i < N_PIXELS; i++) {
-        if (sum[i] < at)
-            continue;
-        ret_events[n] = (struct speckle_event){.pixel = (uint32_t)i};
-        for (; sum[i] >= at; at -= log(draw()))
-            ret_events[n].count++;
-        n++;
-    }
-    return n;
-}
-
 static void series_stem(const struct bench_case *c, unsigned long seed, char *ret_stem, size_t size)
 {
     snprintf(ret_stem, size, "decode_%s_%lu", c->name, seed);
@@ -156,54 +92,31 @@ static void write_series(const struct bench_case *c, unsigned long seed)
 {
     char stem[64], path[200];
     series_stem(c, seed, stem, sizeof stem);
-    snprintf(path, sizeof path, FOLDER "/%s.whole", stem); /* stands when the series is whole */
-    random_state = seed;
-    draw_mask();
-    if (access(path, F_OK) == 0)
-        return;
-    fprintf(stderr, "bench_decode: drawing " FOLDER "/%s\n", stem);
-    struct eiger_file_settings settings = {.directory = FOLDER,
-                                           .stem = stem,
-                                           .width = N_COLUMNS,
-                                           .height = N_ROWS,
-                                           .bit_depth = c->bit_depth,
-                                           .n_images = N_FRAMES,
-                                           .n_triggers = 1,
-                                           .n_images_per_file = N_FRAMES,
-                                           .pixel_mask = pixel_mask,
-                                           .count_time_s = 0.0999,
-                                           .frame_time_s = 0.1,
-                                           .photon_energy_ev = 21000,
-                                           .distance_m = 5,
-                                           .pixel_size_m = 75e-6,
-                                           .count_cutoff = 60000,
-                                           .description = "bench",
-                                           .serial_number = "0",
-                                           .firmware_version = "0"};
-    struct err err = {0};
-    struct eiger_file *file;
-    double *sum = malloc(N_PIXELS * sizeof *sum);
-    struct speckle_event *events = malloc(N_PIXELS * sizeof *events);
-    sum_up_intensity(c->photons_per_pixel, sum);
-    if (eiger_file_open(&file, &settings, &err))
-        fail(stem, &err);
-    for (int t = 0; t < N_FRAMES; t++)
-        if (eiger_file_append(file, events, draw_frame(sum, events), &err) < 0)
+    snprintf(path, sizeof path, SERIES_FOLDER "/%s.whole", stem); /* stands when the series is whole */
+    struct eiger_series *series = series_new(seed);
+    memset(valid_bits, 0, sizeof valid_bits);
+    for (size_t i = 0; i < SERIES_PIXELS; i++)
+        if (!series->pixel_mask[i])
+            valid_bits[i / 64] |= UINT64_C(1) << i % 64;
+    if (access(path, F_OK) != 0) {
+        fprintf(stderr, "bench_decode: drawing " SERIES_FOLDER "/%s\n", stem);
+        struct err err = {0};
+        struct eiger_file_settings settings = series_settings(series, stem, c->bit_depth, N_FRAMES, N_FRAMES);
+        series_sum_up_intensity(series, c->photons_per_pixel);
+        if (series_write(series, &settings, &err))
             fail(stem, &err);
-    if (eiger_file_close(file, &err))
-        fail(stem, &err);
-    free(events);
-    free(sum);
-    FILE *mark = fopen(path, "w");
-    if (mark)
-        fclose(mark);
+        FILE *mark = fopen(path, "w");
+        if (mark)
+            fclose(mark);
+    }
+    series_free(series);
 }
 
 static struct chunks load_chunks(const struct bench_case *c, unsigned long seed)
 {
     char stem[64], path[200];
     series_stem(c, seed, stem, sizeof stem);
-    snprintf(path, sizeof path, FOLDER "/%s_data_000001.h5", stem);
+    snprintf(path, sizeof path, SERIES_FOLDER "/%s_data_000001.h5", stem);
     struct chunks chunks = {0};
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     hid_t dataset = H5Dopen2(file, "/entry/data/data", H5P_DEFAULT);
@@ -214,7 +127,7 @@ static struct chunks load_chunks(const struct bench_case *c, unsigned long seed)
         chunks.first[t + 1] = chunks.first[t] + n_bytes;
         chunks.bytes = realloc(chunks.bytes, chunks.first[t + 1] + READ_SLACK_BYTES);
         if (H5Dread_chunk(dataset, H5P_DEFAULT, offset, &filters, chunks.bytes + chunks.first[t]) < 0)
-            fail(path, &(struct err){.message = "a chunk cannot be read; remove " FOLDER});
+            fail(path, &(struct err){.message = "a chunk cannot be read; remove " SERIES_FOLDER});
     }
     H5Dclose(dataset);
     H5Fclose(file);
@@ -318,7 +231,7 @@ static double read_series_s(const struct bench_case *c, unsigned long seed, int 
     struct err err = {0};
     int code;
     series_stem(c, seed, stem, sizeof stem);
-    snprintf(path, sizeof path, FOLDER "/%s_master.h5", stem);
+    snprintf(path, sizeof path, SERIES_FOLDER "/%s_master.h5", stem);
     if (frames_open(&frames, path, &settings, &err))
         fail(path, &err);
     double start_s = now_s();
@@ -458,7 +371,7 @@ int main(int argc, char **argv)
     const char *text = getenv("SEED");
     unsigned long seed = text ? strtoul(text, NULL, 10) : 1;
     mkdir("build", 0777);
-    mkdir(FOLDER, 0777);
+    mkdir(SERIES_FOLDER, 0777);
     for (size_t i = 0; i < N_CASES; i++) {
         bool is_wanted = argc == 1;
         for (int k = 1; k < argc; k++)

@@ -105,7 +105,8 @@ static void every_reason_sets_and_clears_by_its_events(void **state)
         }
         assert_int_equal(reasons_at(&interlock, 101.0), cases[i].reason);
         for (int kind = 0; kind < EVENT_KIND_COUNT; kind++) /* nothing else clears it, and nothing else is set */
-            if (kind == EVENT_TICK || (kind >= EVENT_SCAN_STARTED && kind <= EVENT_SCAN_FAILED) || kind == EVENT_RESULT)
+            if (kind == EVENT_TICK || (kind >= EVENT_SCAN_STARTED && kind <= EVENT_SCAN_FAILED) ||
+                kind == EVENT_RESULT || kind == EVENT_FOLLOWER_LOST)
                 send(&interlock, (enum event_kind)kind, 102.0, 0.0);
         assert_int_equal(reasons_at(&interlock, 102.0), cases[i].reason);
         send(&interlock, cases[i].clears, 103.0, cases[i].clear_value);

@@ -1,0 +1,144 @@
+#!/usr/bin/python3
+"""The two-time correlation counts what SciPy counts.
+
+Goal: for every pair of frames (t1, t2) the photon pairs behind C(t1, t2) are exactly those of SciPy's sparse A @ A.T, A the
+counts by frame and pixel: with pixels that hold more than one photon, masked pixels, empty frames, frames brighter than
+others, few pixels with many photons (beyond what one line of the cache holds), and any number of threads. What mathematics
+says holds bit for bit: the order of the pixels does not matter, the pairs of parts of the pixels add up to those of all, and
+doubling all counts changes nothing.
+Method: isobar-analyze on random series written by h5py; C is pairs n_pixels / (photons(t1) photons(t2)) in single precision,
+so that the whole number of pairs comes back as long as it is below 2^23. Argument 1: the build directory.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("HDF5_PLUGIN_PATH", "/usr/lib/x86_64-linux-gnu/hdf5/serial/plugins")
+import h5py
+import numpy as np
+import scipy.sparse
+
+PROGRAM = os.path.join(sys.argv[1], "bin", "isobar-analyze")
+DETECTOR = "entry/instrument/detector/"
+SPECIFIC = DETECTOR + "detectorSpecific/"
+N_FRAMES, N_ROWS, N_COLUMNS, PER_FILE = 600, 62, 88, 250
+failures = 0
+
+
+def check(is_good, what):
+    global failures
+    failures += not is_good
+    print(f"{'ok  ' if is_good else 'FAIL'}  {what}", flush=True)
+
+
+def draw(random, mean, dtype):
+    """Poisson photons of pixels of unequal brightness in a beam of unequal brightness."""
+    pixels = mean * random.gamma(2, 0.5, (1, N_ROWS, N_COLUMNS))
+    frames = random.poisson(pixels * random.uniform(0.3, 1.7, (N_FRAMES, 1, 1)))
+    frames[random.integers(N_FRAMES, size=5)] = 0
+    for count in (2, 3, 5, 17, 100 if mean > 0.05 else 4):  # more than 50 photons of a pixel among dim ones: a hot pixel
+        frames[random.integers(N_FRAMES, size=20), random.integers(N_ROWS, size=20), random.integers(N_COLUMNS, size=20)] = count
+    mask = np.zeros((N_ROWS, N_COLUMNS), np.uint32)
+    mask[30:33], mask[:, 40] = 1, 1
+    mask[random.integers(N_ROWS, size=40), random.integers(N_COLUMNS, size=40)] = 8
+    return frames.astype(dtype), mask
+
+
+def write(folder, frames, mask):
+    stored = frames.copy()
+    stored[:, mask != 0] = np.iinfo(frames.dtype).max
+    with h5py.File(f"{folder}/scan_master.h5", "w") as master:
+        for path, value in {SPECIFIC + "x_pixels_in_detector": N_COLUMNS, SPECIFIC + "y_pixels_in_detector": N_ROWS,
+                            SPECIFIC + "nimages": N_FRAMES, SPECIFIC + "ntrigger": 1, SPECIFIC + "pixel_mask": mask,
+                            DETECTOR + "frame_time": 0.1}.items():
+            master[path] = value
+        for k, first in enumerate(range(0, N_FRAMES, PER_FILE), 1):
+            name = f"scan_data_{k:06d}.h5"
+            master[f"entry/data/data_{k:06d}"] = h5py.ExternalLink(name, "/entry/data/data")
+            with h5py.File(f"{folder}/{name}", "w") as data:
+                data.create_dataset("entry/data/data", data=stored[first:first + PER_FILE], compression=32008,
+                                    chunks=(1, N_ROWS, N_COLUMNS), compression_opts=(0, 2))
+    return f"{folder}/scan_master.h5"
+
+
+def analyze(folder, *words):
+    """C, upper half, and the pairs behind it; the mask that was used."""
+    result = f"{folder}/scan_results.hdf"
+    run = subprocess.run([PROGRAM, *words, "-o", result, "--matrix"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    with h5py.File(result) as file:
+        c = np.triu(file["xpcs/twotime/correlation_map/c2_00001"][()].astype(np.float64))
+        valid = file["xpcs/qmap/mask"][()] == 1
+        photons = np.rint(file["xpcs/spatial_mean/intensity_vs_time"][1] * valid.sum())
+    pairs = np.nan_to_num(c) * np.outer(photons, photons) / valid.sum()
+    return c, pairs, valid
+
+
+def scipy_pairs(frames, valid):
+    a = scipy.sparse.csr_matrix(frames[:, valid].astype(np.int64))
+    return np.triu((a @ a.T).toarray())
+
+
+def check_case(random, folder, mean, dtype):
+    frames, mask = draw(random, mean, dtype)
+    master = write(folder, frames, mask)
+    case = f"{np.dtype(dtype).name}, {frames[:, mask == 0].mean():.3f} photons per pixel and frame"
+    first = None
+    for options in [], ["--threads", "2"]:
+        c, pairs, valid = analyze(folder, master, *options)
+        expected = scipy_pairs(frames, valid)
+        exact = np.rint(pairs).astype(np.int64)
+        check(np.array_equal(valid, mask == 0) and expected.max() < 2**23 and np.array_equal(exact, expected)
+              and np.abs(pairs - exact).max() < 0.5,
+              f"{case} {options}: {expected.size} cells, {np.triu(expected, 1).sum()} pairs, up to {expected.max()} in one, "
+              f"all SciPy's; largest distance from a whole number {np.abs(pairs - exact).max():.3f}")
+        first = c if first is None else first
+        check(np.array_equal(c, first, equal_nan=True), f"{case} {options}: the same bits as with one thread")
+    return frames, mask, first, exact
+
+
+def check_mathematics(random, folder, frames, mask, c, pairs):
+    valid = np.flatnonzero(mask == 0)
+    permuted = frames.reshape(N_FRAMES, -1).copy()
+    permuted[:, valid] = permuted[:, random.permutation(valid)]
+    seen, _, _ = analyze(folder, write(folder, permuted.reshape(frames.shape), mask))
+    check(np.array_equal(seen, c, equal_nan=True), "pixels in another order: the same matrix, bit for bit")
+
+    seen, _, _ = analyze(folder, write(folder, 2 * frames, mask))
+    check(np.array_equal(seen, c, equal_nan=True), "all counts doubled: the same matrix, bit for bit")
+
+    master = write(folder, frames, mask)
+    part = random.integers(3, size=mask.shape)
+    sums = np.zeros_like(pairs)
+    for k in range(3):
+        with h5py.File(f"{folder}/part.h5", "w") as file:
+            file["mask"] = (part != k).astype(np.uint8)
+        _, of_part, _ = analyze(folder, master, "--mask", f"{folder}/part.h5")
+        exact = np.rint(of_part).astype(np.int64)
+        check(np.array_equal(exact, scipy_pairs(frames, (mask == 0) & (part == k))), f"part {k} of the pixels: SciPy's pairs")
+        sums += exact
+    check(np.array_equal(sums, pairs), "the pairs of three parts of the pixels add up to those of all")
+    events = f"{folder}/scan_events.bin"
+    seen, _, _ = analyze(folder, "--from-events", events)
+    check(np.array_equal(seen, c, equal_nan=True), "from the events: the same matrix, bit for bit")
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="isobar-correlator-")
+    seed = int(os.environ.get("SEED", "1"))
+    random = np.random.default_rng(seed)
+    print(f"SEED={seed}")
+    try:
+        for mean, dtype in (0.005, np.uint32), (0.08, np.uint16), (0.6, np.uint32):
+            kept = check_case(random, folder, mean, dtype)
+            check_mathematics(random, folder, *kept)
+    finally:
+        shutil.rmtree(folder)
+    print(f"{failures} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
