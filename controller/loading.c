@@ -52,7 +52,7 @@
 #define FLOWS_CHI2 100.0
 #define ODDS_MAX 400.0
 #define LIMIT_MARGIN_GPA 0.03
-#define LIMIT_SHARE 0.12
+#define LIMIT_SHARE 0.10
 #define REACHED_GPA 0.02
 #define REACH_S 7200.0
 #define DAY_S 86400.0
@@ -399,14 +399,15 @@ static void end_slide(struct loading *loading)
     loading->slides[SLIDE_YIELDS].is_begun = loading->slides[SLIDE_FLOWS].is_begun = false;
 }
 
-/* Where the sample would be after a day, with the rise taken larger by `share`. Which law holds is what all slides have
- * said, with this one; until one has ended, whatever is higher. */
+/* Where the sample would be after a day, with the rise taken larger by `share` and what it has slipped down come back.
+ * Which law holds is what all slides have said, with this one; until one has ended, whatever is higher. */
 static double rest_gpa(const struct loading *loading, double share)
 {
     double rest_gpa[SLIDE_LAWS];
     for (int law = 0; law < SLIDE_LAWS; law++) {
         const struct slide *slide = &loading->slides[law];
-        rest_gpa[law] = slide->state[SLIDE_LEVEL] + (1.0 + share) * rise_gpa_in_a_day(loading, slide);
+        double level_gpa = slide->state[SLIDE_LEVEL] - fmin(slide->slipped_gpa, 0.0);
+        rest_gpa[law] = level_gpa + (1.0 + share) * rise_gpa_in_a_day(loading, slide);
     }
     if (loading->viscous_odds + odds_of(loading->slides) > FLOWS_CHI2)
         return rest_gpa[SLIDE_FLOWS];

@@ -7,6 +7,7 @@
  * the sample, and the speed by its own share; and the share of the membrane's move that it may miss. */
 #define READING_SIGMAS 2.0
 #define SLIPS_GPA2_PER_S 2e-7
+#define SLIP_S 7200.0 /* in which a slip has come back */
 #define SPEED_SHARE2_PER_S 1e-5
 #define MOVE_SHARE 0.5
 #define SPEED_MIN 1e-7  /* GPa/s */
@@ -61,6 +62,7 @@ void slide_move(struct slide *slide, const struct slide_cell *cell, double membr
     slide->covariance[SLIDE_LEVEL][SLIDE_LEVEL] += SLIPS_GPA2_PER_S * since_s;
     slide->covariance[SLIDE_SPEED][SLIDE_SPEED] += speed * speed * (missed * missed + SPEED_SHARE2_PER_S * since_s);
     slide->state[SLIDE_LEVEL] += speed * since_s;
+    slide->slipped_gpa *= 1.0 - since_s / SLIP_S;
     slide->state[SLIDE_SPEED] = fmax(speed * (1.0 + gain), SPEED_MIN);
     slide->membrane_bar = membrane_bar;
 }
@@ -84,6 +86,7 @@ void slide_read(struct slide *slide, double pressure_gpa, double pressure_gpa_si
     double column[SLIDE_STATES];
     for (int i = 0; i < SLIDE_STATES; i++)
         column[i] = slide->covariance[i][SLIDE_LEVEL];
+    slide->slipped_gpa += column[SLIDE_LEVEL] / variance * off_gpa;
     for (int i = 0; i < SLIDE_STATES; i++) {
         slide->state[i] += column[i] / variance * off_gpa;
         for (int j = 0; j < SLIDE_STATES; j++)

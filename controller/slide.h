@@ -31,8 +31,9 @@ struct slide {
     double covariance[SLIDE_STATES][SLIDE_STATES];
     double flow_begun;
     double membrane_bar;
-    double chi2;       /* of the readings so far, by the sigma that the filter expected */
-    int32_t n_refused; /* readings in a row, far from what was expected */
+    double slipped_gpa; /* what readings have moved the level by, of late: slips, which come back */
+    double chi2;        /* of the readings so far, by the sigma that the filter expected */
+    int32_t n_refused;  /* readings in a row, far from what was expected */
 };
 
 struct slide_cell {
