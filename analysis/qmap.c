@@ -30,7 +30,7 @@ struct qmap_geometry qmap_geometry_of_arm(double distance_m, const double beam_c
     return (struct qmap_geometry){
         .distance_m = distance_m,
         .poni_m = {(beam_center_px[1] + 0.5) * pixel_size_m, (beam_center_px[0] + 0.5) * pixel_size_m},
-        .rotation_rad = {-arm_deg[0] / DEG_FROM_RAD, arm_deg[1] / DEG_FROM_RAD, 0.0},
+        .rotation_rad = {arm_deg[0] / DEG_FROM_RAD, -arm_deg[1] / DEG_FROM_RAD, 0.0},
         .wavelength_angstrom = qmap_wavelength_angstrom(photon_energy_ev),
         .pixel_size_m = {pixel_size_m, pixel_size_m},
         .orientation = 3};

@@ -1,6 +1,6 @@
-/* Reads single values out of the one-line JSON objects that our own programs write. Not a JSON parser: values are numbers
- * or strings, and of keys that stand there twice (the result of a scan, and then of each of its q bins) the first
- * counts. Pure. */
+/* Reads single values out of the one-line JSON objects that our own programs write. Not a JSON parser: values are
+ * numbers or strings, and of keys that stand there twice (the result of a scan, and then of each of its q bins) the
+ * first counts. Pure. */
 #ifndef CONTROLLER_JSON_H
 #define CONTROLLER_JSON_H
 
