@@ -232,7 +232,8 @@ static void sectors_of_what_is_covered(void **state)
     check_division(qmap, &geometry, is_masked);
     assert_int_equal(qmap->dynamic.n, 4);
     double width = qmap->bins[0].phi.max - qmap->bins[0].phi.min;
-    assert_true(width > 15.0 && width < 40.0);
+    if (!(width > 4.0 && width < 6.0))
+        fail_msg("a sector of %g degrees", width); /* of 17 to 19 that are seen */
     for (int b = 0; b < 4; b++)
         assert_true(qmap->bins[b].n_pixels > ROWS * COLUMNS / 10 && fabs(qmap->dynamic.grid[1][b]) > 90.0 &&
                     fabs(qmap->dynamic.grid[1][b]) <= 180.0);
@@ -274,7 +275,8 @@ static void refused_divisions(void **state)
     settings.n_sectors = settings.n_bands = 1;
     settings.bands = far;
     assert_int_equal(qmap_divide(&qmap, &settings, &err), ERR_DATA);
-    assert_non_null(strstr(err.message, "have q 0 to 0.03833"));
+    if (!strstr(err.message, "to 0.03833/angstrom"))
+        fail_msg("%s", err.message);
     memset(is_masked, 1, sizeof is_masked);
     assert_int_equal(qmap_divide(&qmap, &settings, &err), ERR_DATA);
     assert_non_null(strstr(err.message, "0 valid pixels"));
