@@ -15,6 +15,7 @@
 #define VERSION "0.1"
 #define MATRIX_TILE 256 /* edge of a chunk of the full matrix: tiles below the diagonal are never written */
 #define IMAGE_GROWTH_BYTES 4194304
+#define DIMENSIONLESS "" /* NeXus wants it said */
 #define CONVENTION "g2 = baseline + contrast * |F|^2, |F|^2 = exp(-2 (t/tau)^beta)"
 
 /* The file being written; `ok` gathers, so that a list of datasets reads as a list. */
@@ -166,9 +167,13 @@ static void put_division(struct writer *writer, const struct result *result, con
     char path[100];
     snprintf(path, sizeof path, "/xpcs/qmap/%s_roi_map", kind);
     put_map(writer, path, result, division->of_pixel);
+    put_label(writer, path, "units", DIMENSIONLESS);
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "/xpcs/qmap/%s_v_list_dim%d", kind, i);
-        put_of_bins(writer, path, division->grid[i], division->n_grid[i], NULL);
+        put_of_bins(writer, path, division->grid[i], division->n_grid[i],
+                    !result->qmap->has_q ? "pixel"
+                    : i                  ? "deg"
+                                         : "1/angstrom");
     }
     snprintf(path, sizeof path, "/xpcs/qmap/%s_index_mapping", kind);
     put_array(writer, path, H5T_NATIVE_INT, 1, (hsize_t[]){(hsize_t)division->n}, NULL, division->cell);
@@ -362,8 +367,10 @@ static void put_curves(struct writer *writer, const struct result *result)
     put_label(writer, "/xpcs/multitau/delay_s", "units", "s");
     put_numbers(writer, "/xpcs/multitau/normalized_g2", g2, n, n_bins);
     put_label(writer, "/xpcs/multitau/normalized_g2", "storage_mode", "one_array");
+    put_label(writer, "/xpcs/multitau/normalized_g2", "units", DIMENSIONLESS);
     put_numbers(writer, "/xpcs/multitau/normalized_g2_err", sigma, n, n_bins);
     put_label(writer, "/xpcs/multitau/normalized_g2_err", "storage_mode", "one_array");
+    put_label(writer, "/xpcs/multitau/normalized_g2_err", "units", DIMENSIONLESS);
     put_group(writer, "/xpcs/multitau/all", "NXcollection");
     put_numbers(writer, "/xpcs/multitau/all/g2", all->g2, n, 0);
     put_numbers(writer, "/xpcs/multitau/all/g2_err", all->g2_sigma, n, 0);
@@ -476,6 +483,7 @@ static void label_matrix(struct writer *writer, const char *path, const char *st
     put_label(writer, path, "storage_mode", storage_mode);
     put_label(writer, path, "time_origin_location", "upper_left");
     put_label(writer, path, "populated_elements", "upper_half");
+    put_label(writer, path, "units", DIMENSIONLESS);
     put_attribute(writer, path, "baseline_reference", H5T_NATIVE_INT, &(int){1});
 }
 
@@ -768,6 +776,7 @@ static void put_matrices(struct writer *writer, const struct result *result)
     }
     put_link(writer, "/entry/twotime/g2_from_two_time_corr_func", "/xpcs/twotime/normalized_g2");
     put_label(writer, "/xpcs/twotime/normalized_g2", "storage_mode", "one_array_q_last");
+    put_label(writer, "/xpcs/twotime/normalized_g2", "units", DIMENSIONLESS);
     put_attribute(writer, "/xpcs/twotime/normalized_g2", "baseline_reference", H5T_NATIVE_INT, &(int){1});
     put_attribute(writer, "/xpcs/twotime/normalized_g2", "first_point_for_fit", H5T_NATIVE_INT, &(int){1});
 }

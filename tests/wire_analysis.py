@@ -76,10 +76,9 @@ def analyze(master, result, *options):
 
 def flat_pixels(photons, parts):
     """Pixels that a flat bin of the same noise would have; photons and parts of each pixel."""
-    n = np.bincount(parts)[1:]
-    in_part = np.bincount(parts, photons)[1:]
-    total = photons.sum()
-    return total * (total - 1) / (in_part * (in_part - 1) / n)[n > 0].sum()
+    _, part, n = np.unique(parts, return_inverse=True, return_counts=True)
+    in_part, total = np.bincount(part, photons), photons.sum()
+    return total * (total - 1) / (in_part * (in_part - 1) / n).sum()
 
 
 def peer(frames, result, number=1):
