@@ -10,9 +10,10 @@
 #define LINE_PHOTONS 29
 #define POOL_BLOCK_LINES 65536 /* 4 MB */
 #define POOL_BLOCKS_MAX 65535
-#define AHEAD 48      /* events: a line takes longer to come than a dozen walks */
-#define AHEAD_OLDER 8 /* by then the line itself has come, and says where the older photons are */
-#define AHEAD_BIN 32
+#define AHEAD 48        /* events: a line takes longer to come than a dozen walks */
+#define AHEAD_OLDER 8   /* by then the line itself has come, and says where the older photons are */
+#define BLOCK_PIXELS 16 /* whose bins are looked up at once: that table stays near, one of all pixels does not */
+#define BLOCK_MIXED 255
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
@@ -30,6 +31,7 @@ struct bin {
     int number; /* 1 .. n_bins */
     size_t n_pixels, n_photons;
     size_t n_pixels_begun;                        /* with the dead: C is folded with this number of pixels */
+    size_t first_event;                           /* where its events of a frame stand */
     double *photons_per_frame;                    /* [n_frames] */
     double *inverse;                              /* [n_frames], 1 / photons_per_frame, 0 where there are none */
     uint64_t *pairs;                              /* [n_ages * n_frames] by lag */
@@ -46,6 +48,7 @@ struct ttcf_run {
     int n_bins, n_parts, n_ages;
     size_t age_first[TTCF_AGES_MAX + 1];
     uint8_t *bin_of_pixel;   /* [n_pixels] */
+    uint8_t *bin_of_block;   /* [n_pixels / BLOCK_PIXELS + 1], BLOCK_MIXED: its pixels know */
     uint16_t *part_of_pixel; /* [n_pixels], NULL: as many parts as bins */
     uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
     size_t n_frames_counted, n_frames_profiled;
@@ -57,9 +60,10 @@ struct ttcf_run {
     struct line *lines;    /* [n_pixels] */
     struct line **pool;    /* [POOL_BLOCKS_MAX] */
     uint32_t n_pool;       /* lines in use */
-    /* the present frame's events, [n_pixels]: by bin, in it by pixel */
+    /* the present frame's events: for each bin in a place of its own with room for all its pixels and AHEAD more, in
+     * pixel order */
     uint32_t *pixel;
-    uint8_t *count, *bin_of_event;
+    uint8_t *count;
     /* the present frame and bin; the same memory for all, so that it stays in the first cache */
     uint32_t *row; /* [n_frames_max] pairs with each earlier frame; zero between frames */
     float *c;      /* [n_frames_max] the same normalised */
@@ -140,24 +144,25 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
     }
 }
 
-/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves. Lines are asked for
- * ahead; so are, as soon as a line has come, the older photons that it names (line 0 of the pool, always near, where
- * there are none). That stands here and not in a function: gcc takes one that only asks for memory for one that does
- * nothing. */
-static int walk_back(struct ttcf_run *run, struct bin *bin, const uint32_t *pixel, const uint8_t *count, size_t n,
-                     struct err *err)
+/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves: n events, behind which
+ * stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin too; so are, as soon
+ * as a line has come, the older photons that it names (line 0 of the pool, always near, where there are none). That
+ * stands here and not in a function: gcc takes one that only asks for memory for one that does nothing. */
+static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_ahead, struct err *err)
 {
+    const uint32_t *pixel = run->pixel + bin->first_event;
+    const uint8_t *count = run->count + bin->first_event;
     size_t t = run->n_frames, photons = 0, squares = 0;
     const uint8_t *range = run->range_of_lag + t;
     uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
-    for (size_t i = 0; i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
+    for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
         struct line *line = &run->lines[pixel[i]];
         size_t group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
-        if (i + AHEAD < n)
+        if (i + AHEAD < n_ahead)
             __builtin_prefetch(&run->lines[pixel[i + AHEAD]], 1);
-        if (i + AHEAD_OLDER < n)
+        if (i + AHEAD_OLDER < n_ahead)
             __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
         if (line->bin != bin->number)
             continue; /* in none */
@@ -237,33 +242,19 @@ static void keep_row(const struct ttcf_run *run, struct bin *bin)
             row[t1] = NAN;
 }
 
-/* The bin of each event, and how many each bin has. With one bin nothing need be looked up: its lines know. */
-static void find_bins(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
+/* The frame's events to their bins; ret_n [n_bins + 1], how many each has. With one bin nothing need be looked up: its
+ * lines know. */
+static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
 {
-    if (run->n_bins == 1) {
-        memset(run->bin_of_event, 1, frame->n_events);
-        ret_n[1] = frame->n_events;
-        return;
-    }
-    for (size_t i = 0; i < frame->n_events; i++) {
-        if (i + AHEAD_BIN < frame->n_events)
-            __builtin_prefetch(&run->bin_of_pixel[event_pixel(frame, i + AHEAD_BIN)]);
-        run->bin_of_event[i] = run->bin_of_pixel[event_pixel(frame, i)];
-        ret_n[run->bin_of_event[i]]++;
-    }
-}
-
-/* The frame's events by bin, each in pixel order; ret_first [n_bins + 2]: bin b has first[b] .. first[b + 1] - 1. */
-static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_first)
-{
-    size_t n[TTCF_BINS_MAX + 1] = {0}, next[TTCF_BINS_MAX + 2] = {0}, next_bright = 0;
-    find_bins(run, frame, n);
+    size_t next[TTCF_BINS_MAX + 1] = {0}, next_bright = 0;
+    bool is_single = run->n_bins == 1;
     for (int b = 1; b <= run->n_bins; b++)
-        next[b + 1] = next[b] + n[b];
-    memcpy(ret_first, next, (size_t)(run->n_bins + 2) * sizeof *next);
+        next[b] = run->bins[b - 1].first_event;
     for (size_t i = 0; i < frame->n_events; i++) {
         uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
-        uint8_t bin = run->bin_of_event[i];
+        uint8_t bin = is_single ? 1 : run->bin_of_block[pixel / BLOCK_PIXELS];
+        if (bin == BLOCK_MIXED)
+            bin = run->bin_of_pixel[pixel];
         if (bin == 0)
             continue;
         if (count > TTCF_COUNT_MAX) {
@@ -273,17 +264,30 @@ static void sort_events(struct ttcf_run *run, const struct event_frame *frame, s
         run->pixel[next[bin]] = pixel;
         run->count[next[bin]++] = (uint8_t)count;
     }
+    for (int b = 1; b <= run->n_bins; b++)
+        ret_n[b] = next[b] - run->bins[b - 1].first_event;
+}
+
+/* Behind a bin's events, so that their lines are on the way when its turn comes; returns how many. */
+static size_t put_next_pixels(struct ttcf_run *run, int b, const size_t *n)
+{
+    if (b == run->n_bins)
+        return 0;
+    size_t n_next = n[b + 1] < AHEAD ? n[b + 1] : AHEAD;
+    memcpy(run->pixel + run->bins[b - 1].first_event + n[b], run->pixel + run->bins[b].first_event,
+           n_next * sizeof *run->pixel);
+    return n_next;
 }
 
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err)
 {
-    size_t first[TTCF_BINS_MAX + 2];
+    size_t n[TTCF_BINS_MAX + 1];
     if (run->n_frames == run->n_frames_max)
         return err_set(err, ERR_LIMIT, "more frames than the %zu that were expected", run->n_frames_max);
-    sort_events(run, frame, first);
+    sort_events(run, frame, n);
     for (int b = 1; b <= run->n_bins; b++) {
         struct bin *bin = &run->bins[b - 1];
-        int code = walk_back(run, bin, run->pixel + first[b], run->count + first[b], first[b + 1] - first[b], err);
+        int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
         if (code)
             return code;
         fold_row(run, bin);
@@ -397,6 +401,7 @@ size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead)
             continue;
         run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
         run->bin_of_pixel[p] = run->lines[p].bin = 0;
+        run->bin_of_block[p / BLOCK_PIXELS] = BLOCK_MIXED;
         ret_is_dead[p] = 1;
         n_dead++;
     }
@@ -730,21 +735,21 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
 {
     size_t n = run->n_pixels;
     run->bin_of_pixel = malloc(n);
+    run->bin_of_block = malloc(n / BLOCK_PIXELS + 1);
     run->is_bright = calloc(n, 1);
     run->range_of_lag = malloc(run->n_frames_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
     run->lines = map_memory(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
-    run->pixel = malloc(n * sizeof *run->pixel);
-    run->count = malloc(n);
-    run->bin_of_event = malloc(n);
+    run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
+    run->count = malloc(n + (size_t)run->n_bins * AHEAD);
     run->row = calloc(run->n_frames_max, sizeof *run->row);
     run->c = calloc(run->n_frames_max, sizeof *run->c);
     if (settings->part_of_pixel)
         run->part_of_pixel = malloc(n * sizeof *run->part_of_pixel);
-    bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && run->bin_of_pixel && run->is_bright &&
-                    run->range_of_lag && run->bins && run->lines && run->pool && run->pixel && run->count &&
-                    run->bin_of_event && run->row && run->c && grow_pool(run, 0);
+    bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && run->bin_of_pixel && run->bin_of_block &&
+                    run->is_bright && run->range_of_lag && run->bins && run->lines && run->pool && run->pixel &&
+                    run->count && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
@@ -760,6 +765,9 @@ static void set_tables(struct ttcf_run *run, const struct ttcf_settings *setting
     if (run->part_of_pixel)
         memcpy(run->part_of_pixel, settings->part_of_pixel, run->n_pixels * sizeof *run->part_of_pixel);
     for (size_t p = 0; p < run->n_pixels; p++) {
+        uint8_t *of_block = &run->bin_of_block[p / BLOCK_PIXELS];
+        bool is_same = p % BLOCK_PIXELS == 0 || *of_block == run->bin_of_pixel[p];
+        *of_block = is_same ? run->bin_of_pixel[p] : BLOCK_MIXED;
         run->lines[p].bin = run->bin_of_pixel[p];
         if (run->bin_of_pixel[p] == 0)
             continue;
@@ -767,6 +775,8 @@ static void set_tables(struct ttcf_run *run, const struct ttcf_settings *setting
         run->bins[run->bin_of_pixel[p] - 1].n_pixels++;
         run->bins[run->bin_of_pixel[p] - 1].n_pixels_begun++;
     }
+    for (int b = 1; b < run->n_bins; b++)
+        run->bins[b].first_event = run->bins[b - 1].first_event + run->bins[b - 1].n_pixels_begun + AHEAD;
     for (size_t r = 0; r < run->lags.n; r++)
         memset(run->range_of_lag + run->lags.first[r], (int)r, run->lags.first[r + 1] - run->lags.first[r]);
     for (int a = 0; a <= run->n_ages; a++)
@@ -823,9 +833,9 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->part_of_pixel, run->photons, run->is_bright,
-                            run->range_of_lag, run->bins,          run->pool,    run->pixel,
-                            run->count,        run->bin_of_event,  run->row,     run->c};
+    void *const memory[] = {run->bin_of_pixel, run->bin_of_block, run->part_of_pixel, run->photons,
+                            run->is_bright,    run->range_of_lag, run->bins,          run->pool,
+                            run->pixel,        run->count,        run->row,           run->c};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);

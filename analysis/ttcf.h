@@ -47,7 +47,7 @@
 #include "base/err.h"
 
 #define TTCF_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
-#define TTCF_BINS_MAX 255
+#define TTCF_BINS_MAX 254
 #define TTCF_HOT_MEANS 50
 #define TTCF_HOT_PHOTONS 50
 #define TTCF_COUNT_MAX 255
@@ -104,7 +104,7 @@ struct ttcf_settings {
 
 struct ttcf_run;
 
-/* Memory: 71 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
+/* Memory: 77 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
  * Errors: ERR_ARG (frames, pixels or bins out of range), ERR_SYSTEM (memory). Free with ttcf_end. */
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err);
 
