@@ -230,60 +230,74 @@ static int cell_of(const struct work *work, size_t p, const int parts[2])
     return first * n_round + clamp_index(along_round(work, p) * n_round, n_round);
 }
 
-static int divide(const struct work *work, const int parts[2], struct qmap_division *division)
+/* Numbers the cells of the grid that have pixels. */
+static void number_cells(const struct work *work, const int *cell_of_pixel, const size_t *n_in_cell, int *number,
+                         struct qmap_division *division)
 {
-    int n_first = work->settings->n_bands * parts[0], n_second = work->settings->n_sectors * parts[1];
-    size_t n_cells = (size_t)n_first * (size_t)n_second;
-    size_t *n_in_cell = calloc(n_cells, sizeof *n_in_cell), *n_in_row = calloc((size_t)n_first, sizeof *n_in_row);
-    int *number = calloc(n_cells, sizeof *number);
-    division->n_grid[0] = n_first;
-    division->n_grid[1] = n_second;
-    division->grid[0] = calloc((size_t)n_first, sizeof(double));
-    division->grid[1] = calloc((size_t)n_second, sizeof(double));
-    division->of_pixel = calloc(work->n_pixels, sizeof *division->of_pixel);
-    division->cell = calloc(n_cells, sizeof *division->cell);
-    bool is_whole = n_in_cell && n_in_row && number && division->grid[0] && division->grid[1] && division->of_pixel &&
-                    division->cell;
-    for (size_t p = 0; is_whole && p < work->n_pixels; p++) {
-        int cell = cell_of(work, p, parts);
-        if (cell < 0)
-            continue;
-        n_in_cell[cell]++;
-        n_in_row[cell / n_second]++;
-        division->grid[0][cell / n_second] += (double)work->value[0][p];
-    }
-    for (size_t cell = 0; is_whole && cell < n_cells; cell++)
+    int n_cells = division->n_grid[0] * division->n_grid[1];
+    for (int cell = 0; cell < n_cells; cell++)
         if (n_in_cell[cell] > 0) {
-            division->cell[division->n++] = (int)cell;
+            division->cell[division->n++] = cell;
             number[cell] = division->n;
         }
-    for (size_t p = 0; is_whole && p < work->n_pixels; p++) {
-        int cell = cell_of(work, p, parts);
-        division->of_pixel[p] = cell < 0 ? 0 : (uint16_t)number[cell];
+    for (size_t p = 0; p < work->n_pixels; p++)
+        division->of_pixel[p] = cell_of_pixel[p] < 0 ? 0 : (uint16_t)number[cell_of_pixel[p]];
+}
+
+/* Mean q of every line of the grid, from the sums that stand there; the middles of the sectors. */
+static void finish_grid(const struct work *work, const size_t *n_in_cell, struct qmap_division *division)
+{
+    int n_second = division->n_grid[1];
+    for (int i = 0; i < division->n_grid[0]; i++) {
+        size_t n = 0;
+        for (int k = 0; k < n_second; k++)
+            n += n_in_cell[i * n_second + k];
+        division->grid[0][i] = n ? division->grid[0][i] / (double)n : NAN;
     }
-    for (int i = 0; is_whole && i < n_first; i++)
-        division->grid[0][i] = n_in_row[i] ? division->grid[0][i] / (double)n_in_row[i] : NAN;
-    for (int i = 0; is_whole && i < n_second; i++) {
+    for (int i = 0; i < n_second; i++) {
         double middle = work->round.min + (i + 0.5) * (work->round.max - work->round.min) / n_second;
         division->grid[1][i] = middle > 180.0 && work->settings->geometry ? middle - 360.0 : middle;
     }
+}
+
+static int divide(const struct work *work, const int parts[2], struct qmap_division *division)
+{
+    size_t n_first = (size_t)work->settings->n_bands * (size_t)parts[0];
+    size_t n_second = (size_t)work->settings->n_sectors * (size_t)parts[1], n_cells = n_first * n_second;
+    size_t *n_in_cell = calloc(n_cells, sizeof *n_in_cell);
+    int *number = calloc(n_cells, sizeof *number), *cell_of_pixel = malloc(work->n_pixels * sizeof *cell_of_pixel);
+    division->n_grid[0] = (int)n_first;
+    division->n_grid[1] = (int)n_second;
+    division->grid[0] = calloc(n_first, sizeof(double));
+    division->grid[1] = calloc(n_second, sizeof(double));
+    division->of_pixel = malloc(work->n_pixels * sizeof *division->of_pixel);
+    division->cell = calloc(n_cells, sizeof *division->cell);
+    bool is_whole = n_in_cell && number && cell_of_pixel && division->grid[0] && division->grid[1] &&
+                    division->of_pixel && division->cell;
+    for (size_t p = 0; is_whole && p < work->n_pixels; p++) {
+        int cell = cell_of_pixel[p] = cell_of(work, p, parts);
+        if (cell < 0)
+            continue;
+        n_in_cell[cell]++;
+        division->grid[0][(size_t)cell / n_second] += (double)work->value[0][p];
+    }
+    if (is_whole) {
+        number_cells(work, cell_of_pixel, n_in_cell, number, division);
+        finish_grid(work, n_in_cell, division);
+    }
     free(n_in_cell);
-    free(n_in_row);
     free(number);
+    free(cell_of_pixel);
     return is_whole ? 0 : ERR_SYSTEM;
 }
 
-/* As many parts as leave enough pixels in each; the finer coordinate gives way first. */
-static void set_parts(struct work *work)
+/* As many parts as leave enough of the n pixels in each; the azimuth gives way first. */
+static void set_parts(struct work *work, size_t n)
 {
-    const int whole[2] = {1, 1};
-    size_t n = 0;
-    for (size_t p = 0; p < work->n_pixels; p++)
-        n += cell_of(work, p, whole) >= 0;
-    int n_bins = work->settings->n_bands * work->settings->n_sectors;
+    size_t n_bins = (size_t)work->settings->n_bands * (size_t)work->settings->n_sectors;
     work->parts[0] = work->parts[1] = PARTS_PER_BIN;
     while (work->parts[0] * work->parts[1] > 1) {
-        size_t n_parts = (size_t)n_bins * (size_t)work->parts[0] * (size_t)work->parts[1];
+        size_t n_parts = n_bins * (size_t)work->parts[0] * (size_t)work->parts[1];
         if (n_parts <= QMAP_PARTS_MAX && n >= PART_PIXELS_MEAN * n_parts)
             break;
         work->parts[work->parts[1] >= work->parts[0]] /= 2;
@@ -347,10 +361,13 @@ static int divide_all(struct work *work, struct qmap *qmap, struct err *err)
                        "no valid pixel lies in any band: those of the detector have q %.4g to %.4g/angstrom", range.min,
                        range.max);
     }
-    set_parts(work);
     if (code == 0)
-        code = divide(work, work->parts, &qmap->profile);
-    return code ? code : describe_bins(work, qmap);
+        code = describe_bins(work, qmap);
+    size_t n = 0;
+    for (int b = 0; b < qmap->dynamic.n && code == 0; b++)
+        n += qmap->bins[b].n_pixels;
+    set_parts(work, n);
+    return code ? code : divide(work, work->parts, &qmap->profile);
 }
 
 int qmap_divide(struct qmap **ret_qmap, const struct qmap_settings *settings, struct err *err)

@@ -109,7 +109,7 @@ struct qmap {
 
 /*
  * Errors: ERR_ARG (bands or sectors without a geometry; more than QMAP_BINS_MAX bins), ERR_DATA (no valid pixel in any
- * band; err says which q the valid pixels have), ERR_SYSTEM (memory). Memory while it runs: 12 bytes per pixel.
+ * band; err says which q the valid pixels have), ERR_SYSTEM (memory). Memory while it runs: 16 bytes per pixel.
  * Free with qmap_free.
  */
 int qmap_divide(struct qmap **ret_qmap, const struct qmap_settings *settings, struct err *err);
