@@ -17,8 +17,8 @@ VARIANT ?= release
 B := build/$(VARIANT)
 
 DEBIAN_PACKAGES := gcc libc6-dev make pkg-config libmodbus-dev libserialport-dev libsqlite3-dev libgsl-dev libhdf5-dev \
-	liblz4-dev libxxhash-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip python3-pyepics \
-	python3-h5py python3-numpy python3-scipy python3-pymodbus bitshuffle
+	liblz4-dev libxxhash-dev libjansson-dev liblua5.4-dev libcmocka-dev libcap-dev python3 python3-venv python3-pip \
+	python3-pyepics python3-h5py python3-numpy python3-scipy python3-pyfai python3-pymodbus bitshuffle
 EPICSCORELIBS := 7.0.7.99.1.1
 PYTHON := /usr/bin/python3
 
@@ -52,8 +52,8 @@ build/config.mk: Makefile
 	    build/venv/bin/pip install -q --disable-pip-version-check --no-deps epicscorelibs==$(EPICSCORELIBS) && \
 	    touch build/venv/.epicscorelibs-$(EPICSCORELIBS) || exit 1; fi; \
 	  cd build && ln -s venv/lib/python3*/site-packages/epicscorelibs epics; fi
-	@{ echo "PKG_CFLAGS := $$(pkg-config --cflags libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash lua5.4 | sed 's/-I/-isystem /g')"; \
-	   echo "PKG_LIBS := $$(pkg-config --libs libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash lua5.4)"; \
+	@{ echo "PKG_CFLAGS := $$(pkg-config --cflags libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash jansson lua5.4 | sed 's/-I/-isystem /g')"; \
+	   echo "PKG_LIBS := $$(pkg-config --libs libmodbus libserialport sqlite3 gsl hdf5-serial liblz4 libxxhash jansson lua5.4)"; \
 	   echo "EPICS_LIB := $$([ -d build/epics/lib/linux-x86_64 ] && echo lib/linux-x86_64 || echo lib)"; } >$@
 
 EPICS_CFLAGS := -DUNIX -Dlinux -isystem build/epics/include -isystem build/epics/include/os/Linux \

@@ -1,11 +1,10 @@
 /*
- * isobar-analyze: one EIGER2 series -> two-time correlation, g2, and tau, beta, contrast with their uncertainties.
- * Reads the series, writes one result file and the photon events beside it, says the result on standard output. It
- * knows no instrument and no database. Exit status: 0 done (a refused fit included: its reason is said), 1 data not
- * usable, 2 wrong arguments.
+ * isobar-analyze: one EIGER2 series -> two-time correlation, g2, and tau, beta, contrast with their uncertainties, for
+ * all bins of q together and for each. Reads the series, writes one result file and the photon events beside it, says
+ * the result on standard output. It knows no instrument and no database. Exit status: 0 done (a refused fit included:
+ * its reason is said), 1 data not usable, 2 wrong arguments.
  */
 #include <assert.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,152 +12,37 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "analysis/arguments.h"
 #include "analysis/event_cache.h"
 #include "analysis/frames.h"
 #include "analysis/isf.h"
+#include "analysis/polygon.h"
+#include "analysis/poni.h"
+#include "analysis/qmap.h"
 #include "analysis/result_file.h"
 #include "analysis/ttcf.h"
 #include "base/clock.h"
 
-struct arguments {
-    const char *input_path, *result_path, *mask_path;
-    bool is_json, with_matrix, without_events;
-    size_t first_frame, end_frame; /* 0, 0: all */
-    int n_threads;
-    struct frames_settings settings;
-};
-
-struct outcome {
-    char master_path[1024];
-    size_t n_frames, n_pixels, n_photons;
-    struct isf_fit fit;
-    bool is_fitted;
-    struct err reason;
-    double elapsed_s;
-};
-
-static const char usage[] =
-    "usage: isobar-analyze <file.h5> -o <result.hdf> [options]\n"
-    "       isobar-analyze --from-events <events.bin> -o <result.hdf> [options]\n"
-    "  --json          one line of JSON on standard output instead of text\n"
-    "  --frames A:B    only frames A to B - 1, counted from 0\n"
-    "  --matrix        keep the two-time correlation at full resolution (2 n_frames^2 bytes), else at most 1024 lines\n"
-    "  --mask FILE[:/PATH]  leave out the pixels where this HDF5 dataset (/mask) is not 0\n"
-    "  --threads N     threads that decode frames (1)\n"
-    "  --follow        the series is still being written; closing standard input says that it has ended\n"
-    "  --no-events     do not keep the photon events beside the result, in <result without _results.hdf>_events.bin\n"
-    "  --frame-time S, --shape ROWSxCOLUMNS  what a file without the detector's metadata leaves open\n";
-
-static bool parse_frames(const char *text, struct arguments *arguments)
-{
-    char *rest;
-    arguments->first_frame = strtoul(text, &rest, 10);
-    bool has_both = rest > text && *rest == ':' && rest[1] >= '0' && rest[1] <= '9';
-    arguments->end_frame = has_both ? strtoul(rest + 1, &rest, 10) : 0;
-    return has_both && !*rest && arguments->end_frame > arguments->first_frame;
-}
-
-static bool parse_shape(const char *text, struct frames_stated *stated)
-{
-    char *rest;
-    stated->n_rows = strtoul(text, &rest, 10);
-    bool has_both = rest > text && *rest == 'x' && rest[1] >= '0' && rest[1] <= '9';
-    stated->n_columns = has_both ? strtoul(rest + 1, &rest, 10) : 0;
-    return has_both && !*rest && stated->n_rows > 0 && stated->n_columns > 0;
-}
-
-static bool parse_frame_time(const char *text, struct frames_stated *stated)
-{
-    char *rest;
-    stated->frame_time_s = strtod(text, &rest);
-    return rest > text && !*rest && stated->frame_time_s > 0.0 && stated->frame_time_s < 1e6;
-}
-
-static bool parse_threads(const char *text, struct arguments *arguments)
-{
-    char *rest;
-    long n = strtol(text, &rest, 10);
-    arguments->n_threads = n >= 1 && n <= FRAMES_THREADS_MAX ? (int)n : 0;
-    return rest > text && !*rest && arguments->n_threads > 0;
-}
-
-/* One option; false: the usage. */
-static bool take_option(int option, const char *value, struct arguments *arguments)
-{
-    switch (option) {
-    case 'j':
-        arguments->is_json = true;
-        return true;
-    case 'm':
-        arguments->with_matrix = true;
-        return true;
-    case 'n':
-        arguments->without_events = true;
-        return true;
-    case 'w':
-        arguments->settings.is_followed = true;
-        return true;
-    case 'o':
-        arguments->result_path = value;
-        return true;
-    case 'k':
-        arguments->mask_path = value;
-        return true;
-    case 'e':
-        arguments->input_path = value;
-        arguments->settings.from_events = true;
-        return true;
-    case 'f':
-        return parse_frames(value, arguments);
-    case 's':
-        return parse_shape(value, &arguments->settings.stated);
-    case 'i':
-        return parse_frame_time(value, &arguments->settings.stated);
-    case 't':
-        return parse_threads(value, arguments);
-    default:
-        return false;
-    }
-}
-
-static int parse_arguments(int argc, char **argv, struct arguments *ret_arguments)
-{
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {"frames", required_argument, NULL, 'f'},
-                                            {"matrix", no_argument, NULL, 'm'},
-                                            {"output", required_argument, NULL, 'o'},
-                                            {"mask", required_argument, NULL, 'k'},
-                                            {"threads", required_argument, NULL, 't'},
-                                            {"follow", no_argument, NULL, 'w'},
-                                            {"no-events", no_argument, NULL, 'n'},
-                                            {"from-events", required_argument, NULL, 'e'},
-                                            {"frame-time", required_argument, NULL, 'i'},
-                                            {"shape", required_argument, NULL, 's'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
-    struct arguments arguments = {.n_threads = 1, .settings = {.end_fd = STDIN_FILENO}};
-    for (int option; (option = getopt_long(argc, argv, "o:h", options, NULL)) != -1;)
-        if (!take_option(option, optarg, &arguments))
-            return -1;
-    bool from_events = arguments.settings.from_events;
-    if (optind != argc - !from_events || !arguments.result_path || (from_events && arguments.settings.is_followed))
-        return -1;
-    if (!from_events)
-        arguments.input_path = argv[optind];
-    *ret_arguments = arguments;
-    return 0;
-}
-
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
-static void show_progress(size_t done, size_t n)
+#define PROGRESS_NS (5 * NS_PER_S) /* between two lines of a log */
+
+/* On a terminal one line that changes with every percent; elsewhere, where it was asked for, a line now and then. */
+static void show_progress(bool is_asked, size_t done, size_t n, int64_t start_ns)
 {
     static int shown = -1;
+    static int64_t shown_ns;
+    bool is_terminal = isatty(STDERR_FILENO);
     int percent = (int)(100 * done / n);
-    if (percent == shown || !isatty(STDERR_FILENO))
+    int64_t now_ns = percent == shown ? shown_ns : clock_wall_ns();
+    bool is_due = done == n || now_ns - (shown_ns > start_ns ? shown_ns : start_ns) >= PROGRESS_NS;
+    if (percent == shown || !(is_terminal || (is_asked && is_due)))
         return;
     shown = percent;
-    fprintf(stderr, "\rreading frames: %3d %%%s", percent, done == n ? "\n" : "");
+    shown_ns = now_ns;
+    double s_left = s_from_ns(now_ns - start_ns) * (double)(n - done) / (double)done;
+    fprintf(stderr, "%sreading frames: %3d %%, %.0f s left%s", is_terminal ? "\r" : "", percent, s_left,
+            is_terminal && done < n ? "   " : "   \n");
 }
 
 /* What hot pixels show at once: those frames are kept and correlated again without them. */
@@ -174,30 +58,41 @@ struct early {
 /* One scan on its way from frames to the result. */
 struct scan {
     const struct arguments *arguments;
+    char master_path[1024];
     struct frames *frames;
+    struct qmap_geometry geometry;
+    bool has_geometry;
+    struct qmap *qmap;
     struct ttcf_run *run;
-    size_t first_frame, n_frames, n_pixels, n_hot;
-    uint8_t *is_masked; /* [n_pixels], by the detector, the user, or hot */
+    size_t first_frame, n_frames, n_pixels, n_hot, n_dead;
+    uint8_t *is_masked; /* [n_pixels], by the detector, the user, hot or dead */
     uint8_t *scratch;   /* [n_pixels] */
     struct early early;
     struct event_cache_writer *cache; /* until it is on the disk; NULL: none */
+    struct result_bin all, *bins;     /* all bins together; [n_bins] */
+    int n_bins;
+    double elapsed_s;
 };
 
-/* One bin: all valid pixels. */
 static int begin_run(struct scan *scan, struct err *err)
 {
+    const struct arguments *arguments = scan->arguments;
     for (size_t p = 0; p < scan->n_pixels; p++)
-        scan->scratch[p] = !scan->is_masked[p];
+        scan->scratch[p] = scan->is_masked[p] ? 0 : (uint8_t)scan->qmap->dynamic.of_pixel[p];
     const struct ttcf_settings settings = {.n_frames = scan->n_frames,
                                            .n_pixels = scan->n_pixels,
-                                           .n_bins = 1,
+                                           .n_bins = scan->n_bins,
                                            .bin_of_pixel = scan->scratch,
-                                           .with_matrix = scan->arguments->with_matrix};
+                                           .part_of_pixel = scan->qmap->profile.of_pixel,
+                                           .n_parts = scan->qmap->profile.n,
+                                           .n_ages = arguments->n_ages,
+                                           .with_matrix = arguments->with_matrix,
+                                           .matrix_bytes_max = arguments->memory_bytes / RESULT_MATRIX_COPIES};
     ttcf_end(scan->run);
     scan->run = NULL;
     int code = ttcf_begin(&scan->run, &settings, err);
     if (code)
-        err_prefix(err, "%s", scan->arguments->input_path);
+        err_prefix(err, "%s", arguments->input_path);
     return code;
 }
 
@@ -209,6 +104,13 @@ static size_t mask_hot_pixels(struct scan *scan)
         scan->is_masked[p] |= scan->scratch[p];
     scan->n_hot += n;
     return n;
+}
+
+static void mask_dead_pixels(struct scan *scan)
+{
+    scan->n_dead = ttcf_drop_dead(scan->run, scan->scratch);
+    for (size_t p = 0; p < scan->n_pixels; p++)
+        scan->is_masked[p] |= scan->scratch[p];
 }
 
 static int keep_early(struct early *early, const struct event_frame *frame, struct err *err)
@@ -255,6 +157,7 @@ static int read_frames(struct scan *scan, struct err *err)
     struct event_frame frame;
     bool is_early = true;
     int code = 0;
+    int64_t start_ns = clock_wall_ns();
     for (size_t t = 0; t < scan->n_frames && code == 0; t++) {
         code = frames_next(scan->frames, &frame, err);
         if (code < 0)
@@ -270,10 +173,82 @@ static int read_frames(struct scan *scan, struct err *err)
             code = judge_early(scan, err);
             is_early = false;
         }
-        show_progress(t + 1, scan->n_frames);
+        show_progress(scan->arguments->with_progress, t + 1, scan->n_frames, start_ns);
     }
     forget_early(&scan->early);
     return code;
+}
+
+/* ---- pixels and bins ----------------------------------------------------------------------------------------- */
+
+static int read_masks(struct scan *scan, struct err *err)
+{
+    const struct arguments *arguments = scan->arguments;
+    const struct frames_info *info = frames_info(scan->frames);
+    int code = 0;
+    memcpy(scan->is_masked, frames_is_masked(scan->frames), scan->n_pixels);
+    for (int i = 0; i < arguments->n_masks && code == 0; i++)
+        code = frame_file_read_mask(arguments->mask_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
+    for (int i = 0; i < arguments->n_polygons && code == 0; i++)
+        code = polygon_read(arguments->polygon_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
+    return code;
+}
+
+/* What the calibration leaves open is the series'; where both state it, the calibration counts. */
+static int read_poni(struct scan *scan, struct err *err)
+{
+    const char *path = scan->arguments->poni_path;
+    const struct frames_info *info = frames_info(scan->frames);
+    struct poni poni;
+    int code = poni_read(path, &poni, err);
+    if (code)
+        return code;
+    if (poni.n_rows && (poni.n_rows != info->n_rows || poni.n_columns != info->n_columns))
+        return err_set(err, ERR_DATA, "%s is for a detector of %zu x %zu pixels, the series has %zu x %zu", path,
+                       poni.n_rows, poni.n_columns, info->n_rows, info->n_columns);
+    for (int i = 0; i < 2; i++) {
+        double *pixel_size_m = &poni.geometry.pixel_size_m[i];
+        if (*pixel_size_m > 0.0 && info->pixel_size_m > 0.0 && fabs(*pixel_size_m / info->pixel_size_m - 1.0) > 0.01)
+            return err_set(err, ERR_DATA, "%s is for pixels of %.4g um, the series has %.4g um", path,
+                           *pixel_size_m * 1e6, info->pixel_size_m * 1e6);
+        if (*pixel_size_m == 0.0)
+            *pixel_size_m = info->pixel_size_m;
+    }
+    if (poni.geometry.wavelength_angstrom == 0.0)
+        poni.geometry.wavelength_angstrom = qmap_wavelength_angstrom(info->photon_energy_ev);
+    if (!qmap_is_stated(&poni.geometry))
+        return err_set(err, ERR_DATA, "neither %s nor the series states the %s", path,
+                       poni.geometry.wavelength_angstrom > 0.0 ? "pixel size" : "wavelength");
+    scan->geometry = poni.geometry;
+    return 0;
+}
+
+static int make_qmap(struct scan *scan, struct err *err)
+{
+    const struct arguments *arguments = scan->arguments;
+    const struct frames_info *info = frames_info(scan->frames);
+    const double center_px[2] = {info->beam_center_x_px, info->beam_center_y_px};
+    scan->geometry = qmap_geometry_of_arm(info->detector_distance_m, center_px, info->pixel_size_m,
+                                          info->photon_energy_ev, arguments->arm_deg);
+    int code = arguments->poni_path ? read_poni(scan, err) : 0;
+    if (code)
+        return code;
+    scan->has_geometry = qmap_is_stated(&scan->geometry);
+    const struct qmap_settings settings = {.geometry = scan->has_geometry ? &scan->geometry : NULL,
+                                           .n_rows = info->n_rows,
+                                           .n_columns = info->n_columns,
+                                           .is_masked = scan->is_masked,
+                                           .n_bands = arguments->n_bands,
+                                           .bands = arguments->has_ranges ? arguments->bands : NULL,
+                                           .n_sectors = arguments->n_sectors};
+    code = qmap_divide(&scan->qmap, &settings, err);
+    if (code) {
+        err_prefix(err, "%s", arguments->input_path);
+        return code;
+    }
+    scan->n_bins = scan->qmap->dynamic.n;
+    scan->bins = calloc((size_t)scan->n_bins, sizeof *scan->bins);
+    return scan->bins ? 0 : err_set(err, ERR_SYSTEM, "no memory for %d bins", scan->n_bins);
 }
 
 /* ---- the whole of it ----------------------------------------------------------------------------------------- */
@@ -342,46 +317,82 @@ static int read_scan(struct scan *scan, struct err *err)
         if (code == 0)
             code = read_again(scan, has_cache, err);
     }
+    if (code == 0)
+        mask_dead_pixels(scan);
     return code;
 }
 
-static int write_result(struct scan *scan, struct outcome *outcome, struct err *err)
+static void fit_bin(const struct scan *scan, struct result_bin *bin)
 {
-    struct ttcf ttcf;
-    struct isf_curve curve;
-    int code = ttcf_result(scan->run, 1, true, &ttcf, err);
-    if (code) {
-        err_prefix(err, "%s", scan->arguments->input_path);
-        return code;
+    struct err err = {0};
+    bin->is_correlated = true;
+    bin->is_fitted = isf_fit(&bin->ttcf, frames_info(scan->frames)->frame_time_s, &bin->fit, &bin->curve, &err) == 0;
+    memcpy(bin->reason, err.message, sizeof bin->reason);
+}
+
+/* Each bin, and all together. A bin that cannot be correlated has a reason; it is an error when none can. */
+static int fit_bins(struct scan *scan, struct err *err)
+{
+    int n = 0, code = 0;
+    struct ttcf *correlated = calloc((size_t)scan->n_bins, sizeof *correlated);
+    if (!correlated)
+        return err_set(err, ERR_SYSTEM, "no memory for %d bins", scan->n_bins);
+    for (int b = 0; b < scan->n_bins; b++) {
+        struct err reason = {0};
+        code = ttcf_result(scan->run, b + 1, true, &scan->bins[b].ttcf, &reason);
+        if (code == 0) {
+            fit_bin(scan, &scan->bins[b]);
+            correlated[n++] = scan->bins[b].ttcf;
+        } else {
+            memcpy(scan->bins[b].reason, reason.message, sizeof scan->bins[b].reason);
+            *err = reason;
+        }
     }
-    const struct frames_info *info = frames_info(scan->frames);
-    outcome->n_frames = ttcf.n_frames;
-    outcome->n_pixels = ttcf.n_pixels;
-    outcome->n_photons = ttcf.n_photons;
-    outcome->is_fitted = isf_fit(&ttcf, info->frame_time_s, &outcome->fit, &curve, &outcome->reason) == 0;
-    uint32_t *photon_image = malloc(scan->n_pixels * sizeof *photon_image);
-    if (photon_image) {
-        ttcf_count_photons(scan->run, photon_image);
-        struct result result = {.master_path = outcome->master_path,
-                                .info = info,
-                                .is_masked = scan->is_masked,
-                                .n_hot_pixels = scan->n_hot,
-                                .photon_image = photon_image,
-                                .first_frame = scan->first_frame,
-                                .ttcf = &ttcf,
-                                .curve = &curve,
-                                .fit = outcome->is_fitted ? &outcome->fit : NULL,
-                                .reason = outcome->is_fitted ? NULL : outcome->reason.message};
-        code = result_file_write(scan->arguments->result_path, &result, err);
+    if (n > 0) {
+        code = ttcf_join(correlated, n, &scan->all.ttcf, err);
+        if (code == 0)
+            fit_bin(scan, &scan->all);
     } else {
-        code = err_set(err, ERR_SYSTEM, "no memory for an image of %zu pixels", scan->n_pixels);
+        err_prefix(err, "%s", scan->arguments->input_path);
     }
-    free(photon_image);
-    ttcf_free(&ttcf);
+    free(correlated);
     return code;
 }
 
-static int analyze_scan(struct scan *scan, struct outcome *outcome, struct err *err)
+static int write_result(struct scan *scan, struct err *err)
+{
+    int code = fit_bins(scan, err);
+    if (code)
+        return code;
+    uint32_t *photon_image = malloc(scan->n_pixels * sizeof *photon_image);
+    uint64_t *segment_photons = calloc(RESULT_SEGMENTS * (size_t)scan->qmap->profile.n, sizeof *segment_photons);
+    if (!photon_image || !segment_photons) {
+        free(photon_image);
+        free(segment_photons);
+        return err_set(err, ERR_SYSTEM, "no memory for an image of %zu pixels", scan->n_pixels);
+    }
+    ttcf_count_photons(scan->run, photon_image);
+    ttcf_count_segments(scan->run, RESULT_SEGMENTS, segment_photons);
+    struct result result = {.master_path = scan->master_path,
+                            .info = frames_info(scan->frames),
+                            .geometry = scan->has_geometry ? &scan->geometry : NULL,
+                            .qmap = scan->qmap,
+                            .is_masked = scan->is_masked,
+                            .n_hot_pixels = scan->n_hot,
+                            .n_dead_pixels = scan->n_dead,
+                            .photon_image = photon_image,
+                            .segment_photons = segment_photons,
+                            .first_frame = scan->first_frame,
+                            .all = &scan->all,
+                            .bins = scan->bins,
+                            .n_bins = scan->n_bins};
+    code = result_file_write(scan->arguments->result_path, &result, err);
+    free(photon_image);
+    free(segment_photons);
+    return code;
+}
+
+static int analyze_scan(struct scan *scan, struct err *err)
 {
     const struct arguments *arguments = scan->arguments;
     const struct frames_info *info = frames_info(scan->frames);
@@ -396,33 +407,42 @@ static int analyze_scan(struct scan *scan, struct outcome *outcome, struct err *
     scan->scratch = malloc(scan->n_pixels);
     if (!scan->is_masked || !scan->scratch)
         return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", scan->n_pixels);
-    memcpy(scan->is_masked, frames_is_masked(scan->frames), scan->n_pixels);
-    int code = 0;
-    if (arguments->mask_path)
-        code = frame_file_read_mask(arguments->mask_path, info->n_rows, info->n_columns, scan->is_masked, err);
+    int code = read_masks(scan, err);
+    if (code == 0)
+        code = make_qmap(scan, err);
     if (code == 0)
         code = read_scan(scan, err);
     if (code == 0)
-        code = write_result(scan, outcome, err);
+        code = write_result(scan, err);
     return code ? code : keep_events(scan, err);
 }
 
-static int analyze(const struct arguments *arguments, struct outcome *outcome, struct err *err)
+static int analyze(struct scan *scan, struct err *err)
 {
-    struct scan scan = {.arguments = arguments};
+    const struct arguments *arguments = scan->arguments;
     int64_t start_ns = clock_wall_ns();
-    int code = frames_open(&scan.frames, arguments->input_path, &arguments->settings, err);
+    int code = frames_open(&scan->frames, arguments->input_path, &arguments->settings, err);
     if (code)
         return code;
-    snprintf(outcome->master_path, sizeof outcome->master_path, "%s", frames_master_path(scan.frames));
-    code = analyze_scan(&scan, outcome, err);
-    event_cache_discard(scan.cache);
-    frames_close(scan.frames);
-    ttcf_end(scan.run);
-    free(scan.is_masked);
-    free(scan.scratch);
-    outcome->elapsed_s = s_from_ns(clock_wall_ns() - start_ns);
+    snprintf(scan->master_path, sizeof scan->master_path, "%s", frames_master_path(scan->frames));
+    code = analyze_scan(scan, err);
+    scan->elapsed_s = s_from_ns(clock_wall_ns() - start_ns);
     return code;
+}
+
+static void close_scan(struct scan *scan)
+{
+    event_cache_discard(scan->cache);
+    if (scan->frames)
+        frames_close(scan->frames);
+    ttcf_end(scan->run);
+    for (int b = 0; scan->bins && b < scan->n_bins; b++)
+        ttcf_free(&scan->bins[b].ttcf);
+    ttcf_free(&scan->all.ttcf);
+    qmap_free(scan->qmap);
+    free(scan->bins);
+    free(scan->is_masked);
+    free(scan->scratch);
 }
 
 /* ---- saying it ----------------------------------------------------------------------------------------------- */
@@ -448,16 +468,16 @@ static void print_json_number(const char *key, double value)
         printf("\"%s\":null,", key);
 }
 
-static void print_json(const struct arguments *arguments, const struct outcome *outcome)
+static void print_json_bool(const char *key, bool is_known, bool value)
+{
+    printf("\"%s\":%s,", key, !is_known ? "null" : value ? "true" : "false");
+}
+
+/* The fit's numbers, or null, and the reason why there are none. */
+static void print_json_fit(const struct result_bin *bin)
 {
     const struct isf_fit nothing = {NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, false};
-    const struct isf_fit *fit = outcome->is_fitted ? &outcome->fit : &nothing;
-    putchar('{');
-    print_json_text("master", outcome->master_path);
-    putchar(',');
-    print_json_text("result", arguments->result_path);
-    printf(",\"n_frames\":%zu,\"n_pixels\":%zu,\"n_photons\":%zu,", outcome->n_frames, outcome->n_pixels,
-           outcome->n_photons);
+    const struct isf_fit *fit = bin->is_fitted ? &bin->fit : &nothing;
     print_json_number("tau_s", fit->tau_s);
     print_json_number("tau_s_sigma", fit->tau_s_sigma);
     print_json_number("beta", fit->beta);
@@ -465,22 +485,75 @@ static void print_json(const struct arguments *arguments, const struct outcome *
     print_json_number("contrast", fit->contrast);
     print_json_number("contrast_sigma", fit->contrast_sigma);
     print_json_number("baseline", fit->baseline);
-    printf("\"degenerate\":%s,", outcome->is_fitted ? fit->is_degenerate ? "true" : "false" : "null");
-    if (outcome->is_fitted)
-        printf("\"reason\":null,");
-    else {
-        print_json_text("reason", outcome->reason.message);
-        putchar(',');
-    }
-    printf("\"elapsed_s\":%.3f}\n", outcome->elapsed_s);
+    print_json_bool("degenerate", bin->is_fitted, fit->is_degenerate);
+    if (bin->is_fitted)
+        printf("\"reason\":null");
+    else
+        print_json_text("reason", bin->reason);
 }
 
-static void print_text(const struct arguments *arguments, const struct outcome *outcome)
+/* A sector that is the whole circle has no azimuth. */
+static double azimuth_of(const struct scan *scan, int b)
 {
-    const struct isf_fit *fit = &outcome->fit;
-    printf("%s: %zu frames, %zu pixels, %zu photons, %.2f s\n", arguments->input_path, outcome->n_frames,
-           outcome->n_pixels, outcome->n_photons, outcome->elapsed_s);
-    if (outcome->is_fitted)
+    const struct qmap_bin *place = &scan->qmap->bins[b];
+    return scan->qmap->has_q && place->phi.max - place->phi.min < 360.0 ? place->phi_mean : NAN;
+}
+
+static void print_json_bin(const struct scan *scan, int b)
+{
+    const struct qmap_bin *place = &scan->qmap->bins[b];
+    const struct result_bin *bin = &scan->bins[b];
+    bool has_q = scan->qmap->has_q;
+    printf("%s{\"bin\":%d,", b ? "," : "", b + 1);
+    print_json_number("q_inv_angstrom", has_q ? place->q_mean : NAN);
+    print_json_number("q_inv_angstrom_min", has_q ? place->q.min : NAN);
+    print_json_number("q_inv_angstrom_max", has_q ? place->q.max : NAN);
+    print_json_number("phi_deg", azimuth_of(scan, b));
+    printf("\"n_pixels\":%zu,\"n_photons\":%zu,", bin->ttcf.n_pixels, bin->ttcf.n_photons);
+    print_json_bool("matrix", true, bin->ttcf.matrix != NULL);
+    print_json_fit(bin);
+    putchar('}');
+}
+
+/* First all bins together, as one that knows of no bins reads it; then each. */
+static void print_json(const struct scan *scan)
+{
+    putchar('{');
+    print_json_text("master", scan->master_path);
+    putchar(',');
+    print_json_text("result", scan->arguments->result_path);
+    printf(",\"n_frames\":%zu,\"n_pixels\":%zu,\"n_photons\":%zu,", scan->all.ttcf.n_frames, scan->all.ttcf.n_pixels,
+           scan->all.ttcf.n_photons);
+    print_json_fit(&scan->all);
+    printf(",\"elapsed_s\":%.3f,\"bins\":[", scan->elapsed_s);
+    for (int b = 0; b < scan->n_bins; b++)
+        print_json_bin(scan, b);
+    puts("]}");
+}
+
+static void print_bins(const struct scan *scan)
+{
+    printf("  bin  q 1/A    phi  pixels    photons  tau s               beta            contrast            matrix\n");
+    for (int b = 0; b < scan->n_bins; b++) {
+        const struct result_bin *bin = &scan->bins[b];
+        printf("%5d  %-7.4g %5.0f  %-8zu  %-7zu  ", b + 1, scan->qmap->bins[b].q_mean, azimuth_of(scan, b),
+               bin->ttcf.n_pixels, bin->ttcf.n_photons);
+        if (bin->is_fitted)
+            printf("%-8.4g +- %-7.2g %5.3f +- %5.3f  %7.5f +- %7.5f  %s\n", bin->fit.tau_s, bin->fit.tau_s_sigma,
+                   bin->fit.beta, bin->fit.beta_sigma, bin->fit.contrast, bin->fit.contrast_sigma,
+                   bin->ttcf.matrix ? "full" : "binned");
+        else
+            printf("no fit: %s\n", bin->reason);
+    }
+}
+
+static void print_text(const struct scan *scan)
+{
+    const struct isf_fit *fit = &scan->all.fit;
+    const struct ttcf *ttcf = &scan->all.ttcf;
+    printf("%s: %zu frames, %zu pixels, %zu photons, %.2f s\n", scan->arguments->input_path, ttcf->n_frames,
+           ttcf->n_pixels, ttcf->n_photons, scan->elapsed_s);
+    if (scan->all.is_fitted)
         printf("tau      %.4g +- %.2g s%s\n"
                "beta     %.3f +- %.3f\n"
                "contrast %.5f +- %.5f\n"
@@ -488,21 +561,24 @@ static void print_text(const struct arguments *arguments, const struct outcome *
                "|F|^2 = exp(-2 (t/tau)^beta); written to %s\n",
                fit->tau_s, fit->tau_s_sigma, fit->is_degenerate ? "  (degenerate: above a third of the scan)" : "",
                fit->beta, fit->beta_sigma, fit->contrast, fit->contrast_sigma, fit->baseline, fit->baseline_sigma,
-               arguments->result_path);
+               scan->arguments->result_path);
     else
-        printf("no fit: %s; g2 is in %s\n", outcome->reason.message, arguments->result_path);
+        printf("no fit: %s; g2 is in %s\n", scan->all.reason, scan->arguments->result_path);
+    if (scan->n_bins > 1)
+        print_bins(scan);
 }
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments;
-    if (parse_arguments(argc, argv, &arguments) != 0) {
-        fputs(usage, stderr);
+    static struct arguments arguments;
+    if (arguments_parse(argc, argv, &arguments) != 0) {
+        fputs(arguments_usage, stderr);
         return 2;
     }
-    struct outcome outcome = {0};
+    static struct scan scan;
     struct err err = {0};
-    int code = analyze(&arguments, &outcome, &err);
+    scan.arguments = &arguments;
+    int code = analyze(&scan, &err);
     if (code) {
         fprintf(stderr, "isobar-analyze: %s\n", err.message);
         if (arguments.is_json) {
@@ -510,11 +586,11 @@ int main(int argc, char **argv)
             print_json_text("reason", err.message);
             puts("}");
         }
-        return 1;
+    } else if (arguments.is_json) {
+        print_json(&scan);
+    } else {
+        print_text(&scan);
     }
-    if (arguments.is_json)
-        print_json(&arguments, &outcome);
-    else
-        print_text(&arguments, &outcome);
-    return fflush(stdout) == 0 ? 0 : 1;
+    close_scan(&scan);
+    return code == 0 && fflush(stdout) == 0 ? 0 : 1;
 }

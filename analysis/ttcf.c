@@ -10,9 +10,10 @@
 #define LINE_PHOTONS 29
 #define POOL_BLOCK_LINES 65536 /* 4 MB */
 #define POOL_BLOCKS_MAX 65535
-#define AHEAD 48      /* events: a line takes longer to come than a dozen walks */
-#define AHEAD_OLDER 8 /* by then the line itself has come, and says where the older photons are */
-#define AHEAD_BIN 32
+#define AHEAD 48        /* events: a line takes longer to come than a dozen walks */
+#define AHEAD_OLDER 8   /* by then the line itself has come, and says where the older photons are */
+#define BLOCK_PIXELS 16 /* whose bins are looked up at once: that table stays near, one of all pixels does not */
+#define BLOCK_MIXED 255
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
@@ -29,21 +30,29 @@ _Static_assert(sizeof(struct line) == 64, "a line of photons is a line of the ca
 struct bin {
     int number; /* 1 .. n_bins */
     size_t n_pixels, n_photons;
+    size_t n_pixels_begun;                        /* with the dead: C is folded with this number of pixels */
+    size_t first_event;                           /* where its events of a frame stand */
     double *photons_per_frame;                    /* [n_frames] */
     double *inverse;                              /* [n_frames], 1 / photons_per_frame, 0 where there are none */
-    uint64_t *pairs;                              /* [n_frames] by lag */
+    uint64_t *pairs;                              /* [n_ages * n_frames] by lag */
     double *sum_c;                                /* [n_frames] by lag */
     float *matrix;                                /* as in struct ttcf, or NULL */
     double *map_sum;                              /* [map_n * map_n], at (t2, t1) */
     uint32_t *group_photons;                      /* [TTCF_GROUPS * n_frames] */
     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX]; /* [TTCF_GROUPS] by range of lags */
+    double n_effective, n_effective_without[TTCF_GROUPS]; /* pixels; measure_profiles fills them */
 };
 
 struct ttcf_run {
     size_t n_frames_max, n_frames, n_pixels;
-    int n_bins;
-    uint8_t *bin_of_pixel; /* [n_pixels] */
-    uint8_t *is_bright;    /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
+    int n_bins, n_parts, n_ages;
+    size_t age_first[TTCF_AGES_MAX + 1];
+    uint8_t *bin_of_pixel;   /* [n_pixels] */
+    uint8_t *bin_of_block;   /* [n_pixels / BLOCK_PIXELS + 1], BLOCK_MIXED: its pixels know */
+    uint16_t *part_of_pixel; /* [n_pixels], NULL: as many parts as bins */
+    uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
+    size_t n_frames_counted, n_frames_profiled;
+    uint8_t *is_bright; /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
     size_t map_binning, map_n;
     struct ttcf_lags lags;
     uint8_t *range_of_lag; /* [n_frames_max] */
@@ -51,9 +60,10 @@ struct ttcf_run {
     struct line *lines;    /* [n_pixels] */
     struct line **pool;    /* [POOL_BLOCKS_MAX] */
     uint32_t n_pool;       /* lines in use */
-    /* the present frame's events, [n_pixels]: by bin, in it by pixel */
+    /* the present frame's events: for each bin in a place of its own with room for all its pixels and AHEAD more, in
+     * pixel order */
     uint32_t *pixel;
-    uint8_t *count, *bin_of_event;
+    uint8_t *count;
     /* the present frame and bin; the same memory for all, so that it stays in the first cache */
     uint32_t *row; /* [n_frames_max] pairs with each earlier frame; zero between frames */
     float *c;      /* [n_frames_max] the same normalised */
@@ -134,24 +144,25 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
     }
 }
 
-/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves. Lines are asked for
- * ahead; so are, as soon as a line has come, the older photons that it names (line 0 of the pool, always near, where
- * there are none). That stands here and not in a function: gcc takes one that only asks for memory for one that does
- * nothing. */
-static int walk_back(struct ttcf_run *run, struct bin *bin, const uint32_t *pixel, const uint8_t *count, size_t n,
-                     struct err *err)
+/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves: n events, behind which
+ * stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin too; so are, as soon
+ * as a line has come, the older photons that it names (line 0 of the pool, always near, where there are none). That
+ * stands here and not in a function: gcc takes one that only asks for memory for one that does nothing. */
+static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_ahead, struct err *err)
 {
+    const uint32_t *pixel = run->pixel + bin->first_event;
+    const uint8_t *count = run->count + bin->first_event;
     size_t t = run->n_frames, photons = 0, squares = 0;
     const uint8_t *range = run->range_of_lag + t;
     uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
-    for (size_t i = 0; i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
+    for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
         struct line *line = &run->lines[pixel[i]];
         size_t group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
-        if (i + AHEAD < n)
+        if (i + AHEAD < n_ahead)
             __builtin_prefetch(&run->lines[pixel[i + AHEAD]], 1);
-        if (i + AHEAD_OLDER < n)
+        if (i + AHEAD_OLDER < n_ahead)
             __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
         if (line->bin != bin->number)
             continue; /* in none */
@@ -186,19 +197,22 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, const uint32_t *pixe
  * frame without photons has C = 0 in the sums, where it is not counted. */
 WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
 {
-    size_t t2 = run->n_frames;
-    double scale = (double)bin->n_pixels * bin->inverse[t2];
-    uint64_t *restrict pairs = bin->pairs + t2;
+    ptrdiff_t t2 = (ptrdiff_t)run->n_frames, t1 = 0;
+    double scale = (double)bin->n_pixels_begun * bin->inverse[t2];
     double *restrict sum_c = bin->sum_c + t2;
     const double *restrict inverse = bin->inverse;
     uint32_t *restrict row = run->row;
     float *restrict row_c = run->c;
-    for (ptrdiff_t t1 = 0; t1 <= (ptrdiff_t)t2; t1++) {
-        double c = row[t1] * scale * inverse[t1];
-        pairs[-t1] += row[t1];
-        sum_c[-t1] += c;
-        row_c[t1] = (float)c;
-        row[t1] = 0;
+    for (int a = 0; a < run->n_ages; a++) {
+        uint64_t *restrict pairs = bin->pairs + (size_t)a * run->n_frames_max + t2;
+        ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= t2 ? (ptrdiff_t)run->age_first[a + 1] : t2 + 1;
+        for (; t1 < end; t1++) {
+            double c = row[t1] * scale * inverse[t1];
+            pairs[-t1] += row[t1];
+            sum_c[-t1] += c;
+            row_c[t1] = (float)c;
+            row[t1] = 0;
+        }
     }
 }
 
@@ -228,33 +242,19 @@ static void keep_row(const struct ttcf_run *run, struct bin *bin)
             row[t1] = NAN;
 }
 
-/* The bin of each event, and how many each bin has. With one bin nothing need be looked up: its lines know. */
-static void find_bins(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
+/* The frame's events to their bins; ret_n [n_bins + 1], how many each has. With one bin nothing need be looked up: its
+ * lines know. */
+static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
 {
-    if (run->n_bins == 1) {
-        memset(run->bin_of_event, 1, frame->n_events);
-        ret_n[1] = frame->n_events;
-        return;
-    }
-    for (size_t i = 0; i < frame->n_events; i++) {
-        if (i + AHEAD_BIN < frame->n_events)
-            __builtin_prefetch(&run->bin_of_pixel[event_pixel(frame, i + AHEAD_BIN)]);
-        run->bin_of_event[i] = run->bin_of_pixel[event_pixel(frame, i)];
-        ret_n[run->bin_of_event[i]]++;
-    }
-}
-
-/* The frame's events by bin, each in pixel order; ret_first [n_bins + 2]: bin b has first[b] .. first[b + 1] - 1. */
-static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_first)
-{
-    size_t n[TTCF_BINS_MAX + 1] = {0}, next[TTCF_BINS_MAX + 2] = {0}, next_bright = 0;
-    find_bins(run, frame, n);
+    size_t next[TTCF_BINS_MAX + 1] = {0}, next_bright = 0;
+    bool is_single = run->n_bins == 1;
     for (int b = 1; b <= run->n_bins; b++)
-        next[b + 1] = next[b] + n[b];
-    memcpy(ret_first, next, (size_t)(run->n_bins + 2) * sizeof *next);
+        next[b] = run->bins[b - 1].first_event;
     for (size_t i = 0; i < frame->n_events; i++) {
         uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
-        uint8_t bin = run->bin_of_event[i];
+        uint8_t bin = is_single ? 1 : run->bin_of_block[pixel / BLOCK_PIXELS];
+        if (bin == BLOCK_MIXED)
+            bin = run->bin_of_pixel[pixel];
         if (bin == 0)
             continue;
         if (count > TTCF_COUNT_MAX) {
@@ -264,17 +264,30 @@ static void sort_events(struct ttcf_run *run, const struct event_frame *frame, s
         run->pixel[next[bin]] = pixel;
         run->count[next[bin]++] = (uint8_t)count;
     }
+    for (int b = 1; b <= run->n_bins; b++)
+        ret_n[b] = next[b] - run->bins[b - 1].first_event;
+}
+
+/* Behind a bin's events, so that their lines are on the way when its turn comes; returns how many. */
+static size_t put_next_pixels(struct ttcf_run *run, int b, const size_t *n)
+{
+    if (b == run->n_bins)
+        return 0;
+    size_t n_next = n[b + 1] < AHEAD ? n[b + 1] : AHEAD;
+    memcpy(run->pixel + run->bins[b - 1].first_event + n[b], run->pixel + run->bins[b].first_event,
+           n_next * sizeof *run->pixel);
+    return n_next;
 }
 
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err)
 {
-    size_t first[TTCF_BINS_MAX + 2];
+    size_t n[TTCF_BINS_MAX + 1];
     if (run->n_frames == run->n_frames_max)
         return err_set(err, ERR_LIMIT, "more frames than the %zu that were expected", run->n_frames_max);
-    sort_events(run, frame, first);
+    sort_events(run, frame, n);
     for (int b = 1; b <= run->n_bins; b++) {
         struct bin *bin = &run->bins[b - 1];
-        int code = walk_back(run, bin, run->pixel + first[b], run->count + first[b], first[b + 1] - first[b], err);
+        int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
         if (code)
             return code;
         fold_row(run, bin);
@@ -288,7 +301,20 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
 
 /* ---- hot pixels ---------------------------------------------------------------------------------------------- */
 
-void ttcf_count_photons(const struct ttcf_run *run, uint32_t *ret_photons)
+/* Photons of every pixel so far, from one walk over the lines for all who ask; NULL without memory. */
+static const uint32_t *count_photons(struct ttcf_run *run)
+{
+    if (run->photons && run->n_frames_counted == run->n_frames)
+        return run->photons;
+    if (!run->photons)
+        run->photons = malloc(run->n_pixels * sizeof *run->photons);
+    for (size_t p = 0; run->photons && p < run->n_pixels; p++)
+        run->photons[p] = (uint32_t)pixel_photons(run, p);
+    run->n_frames_counted = run->n_frames;
+    return run->photons;
+}
+
+void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons)
 {
     for (size_t p = 0; p < run->n_pixels; p++)
         ret_photons[p] = run->bin_of_pixel[p] ? (uint32_t)pixel_photons(run, p) : 0;
@@ -323,6 +349,130 @@ size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
     return n_hot;
 }
 
+/* ---- the profile of the mean intensity ----------------------------------------------------------------------- */
+
+/* Of one part of a bin. */
+struct part {
+    uint8_t bin;
+    size_t n_pixels[TTCF_GROUPS], n_photons;
+};
+
+static size_t part_pixels(const struct part *part)
+{
+    size_t n = 0;
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        n += part->n_pixels[g];
+    return n;
+}
+
+static size_t part_of(const struct ttcf_run *run, size_t pixel)
+{
+    return run->part_of_pixel ? run->part_of_pixel[pixel] : run->bin_of_pixel[pixel];
+}
+
+/* [n_parts + 1], by number; free. Photons are counted only where there is a profile, or `with_photons`. */
+static struct part *measure_parts(struct ttcf_run *run, bool with_photons)
+{
+    struct part *parts = calloc((size_t)run->n_parts + 1, sizeof *parts);
+    const uint32_t *photons = with_photons || run->part_of_pixel ? count_photons(run) : NULL;
+    if (!parts || ((with_photons || run->part_of_pixel) && !photons)) {
+        free(parts);
+        return NULL;
+    }
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        if (run->bin_of_pixel[p] == 0)
+            continue;
+        struct part *part = &parts[part_of(run, p)];
+        part->bin = run->bin_of_pixel[p];
+        part->n_pixels[p / TTCF_GROUP_PIXELS % TTCF_GROUPS]++;
+        part->n_photons += photons ? photons[p] : 0;
+    }
+    return parts;
+}
+
+size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead)
+{
+    size_t n_dead = 0;
+    memset(ret_is_dead, 0, run->n_pixels);
+    struct part *parts = measure_parts(run, true);
+    for (size_t p = 0; parts && p < run->n_pixels; p++) {
+        const struct part *part = &parts[part_of(run, p)];
+        if (run->bin_of_pixel[p] == 0 || run->photons[p] > 0 || part->n_photons < TTCF_DEAD_MEAN * part_pixels(part))
+            continue;
+        run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
+        run->bin_of_pixel[p] = run->lines[p].bin = 0;
+        run->bin_of_block[p / BLOCK_PIXELS] = BLOCK_MIXED;
+        ret_is_dead[p] = 1;
+        n_dead++;
+    }
+    free(parts);
+    run->n_frames_profiled = 0;
+    return n_dead;
+}
+
+void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
+{
+    size_t n_parts = (size_t)run->n_parts;
+    memset(ret_photons, 0, (size_t)n_segments * n_parts * sizeof *ret_photons);
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        const struct line *line = &run->lines[p];
+        if (run->bin_of_pixel[p] == 0)
+            continue;
+        uint64_t *of_part = ret_photons + part_of(run, p) - 1;
+        for (size_t n = line->n;; n = LINE_PHOTONS) {
+            for (size_t i = 0; i < n; i++)
+                of_part[line->frame[i] * (size_t)n_segments / run->n_frames * n_parts]++;
+            if (line->older == 0)
+                break;
+            line = older_line(run, line->older);
+        }
+    }
+}
+
+/*
+ * How many pixels a flat bin would have: (sum of w)^2 / (sum of w^2), w the mean photons of a pixel's part. The square
+ * of a part's n photons is taken as n (n - 1), whose mean is the square of the mean (Poisson), so that the noise of few
+ * photons does not pass for a profile. The same without each group of pixels, with the same w.
+ */
+static void measure_profile(struct bin *bin, const struct part *parts, int n_parts)
+{
+    double sum[1 + TTCF_GROUPS] = {0.0}, squares[1 + TTCF_GROUPS] = {0.0}, n[1 + TTCF_GROUPS] = {0.0};
+    int n_filled = 0;
+    for (int k = 1; k <= n_parts; k++) {
+        double n_part = (double)part_pixels(&parts[k]), photons = (double)parts[k].n_photons;
+        if (n_part == 0.0 || parts[k].bin != bin->number)
+            continue;
+        n_filled++;
+        for (int g = 0; g <= TTCF_GROUPS; g++) {
+            double n_rest = n_part - (g ? (double)parts[k].n_pixels[g - 1] : 0.0);
+            n[g] += n_rest;
+            sum[g] += n_rest * photons / n_part;
+            squares[g] += n_rest * photons * (photons - 1.0) / (n_part * n_part);
+        }
+    }
+    double unbiased = sum[0] > 0.0 ? (sum[0] - 1.0) / sum[0] : 0.0;
+    for (int g = 0; g <= TTCF_GROUPS; g++) {
+        bool is_flat = n_filled < 2 || !(squares[g] > 0.0);
+        double n_effective = is_flat ? n[g] : sum[g] * sum[g] * unbiased / squares[g];
+        *(g ? &bin->n_effective_without[g - 1] : &bin->n_effective) = n_effective;
+    }
+}
+
+/* Once for all bins. */
+static int measure_profiles(struct ttcf_run *run, struct err *err)
+{
+    if (run->n_frames_profiled == run->n_frames)
+        return 0;
+    struct part *parts = measure_parts(run, false);
+    if (!parts)
+        return err_set(err, ERR_SYSTEM, "no memory for the profile of %zu pixels", run->n_pixels);
+    for (int b = 0; b < run->n_bins; b++)
+        measure_profile(&run->bins[b], parts, run->n_parts);
+    free(parts);
+    run->n_frames_profiled = run->n_frames;
+    return 0;
+}
+
 /* ---- the result ---------------------------------------------------------------------------------------------- */
 
 /* sum over t of x[t] x[t + lag], exact for whole numbers; four sums at a time, which may be added in any order. */
@@ -349,15 +499,31 @@ static double filled_pairs(const struct ttcf *ttcf, size_t lag)
     return (double)n;
 }
 
-static void finish_lags(struct ttcf *ttcf, const struct bin *bin)
+/* sum over the first frames t of one slice of the waiting time of x[t] x[t + lag]. */
+static double age_autocorrelation(const struct ttcf *ttcf, int age, size_t lag)
 {
-    for (size_t lag = 0; lag < ttcf->n_frames; lag++) {
+    size_t first = ttcf->age_first[age], end = ttcf->age_first[age + 1], n = ttcf->n_frames;
+    if (first + lag >= n)
+        return 0.0;
+    return autocorrelation(ttcf->photons_per_frame + first, (end + lag < n ? end + lag : n) - first, lag);
+}
+
+static void finish_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
+{
+    size_t n_frames = ttcf->n_frames;
+    double scale = bin->n_effective / (double)bin->n_pixels_begun;
+    for (size_t lag = 0; lag < n_frames; lag++) {
         double n = filled_pairs(ttcf, lag);
-        ttcf->pairs[lag] = (double)bin->pairs[lag];
-        ttcf->pairs_expected[lag] =
-            autocorrelation(ttcf->photons_per_frame, ttcf->n_frames, lag) / (double)ttcf->n_pixels;
+        ttcf->pairs[lag] = ttcf->pairs_expected[lag] = 0.0;
+        for (int a = 0; a < ttcf->n_ages; a++) {
+            size_t i = (size_t)a * n_frames + lag;
+            ttcf->age_pairs[i] = (double)bin->pairs[(size_t)a * run->n_frames_max + lag];
+            ttcf->age_pairs_expected[i] = age_autocorrelation(ttcf, a, lag) / bin->n_effective;
+            ttcf->pairs[lag] += ttcf->age_pairs[i];
+            ttcf->pairs_expected[lag] += ttcf->age_pairs_expected[i];
+        }
         ttcf->g2[lag] = ttcf->pairs_expected[lag] > 0.0 ? ttcf->pairs[lag] / ttcf->pairs_expected[lag] : NAN;
-        ttcf->g2_mean[lag] = n > 0.0 ? bin->sum_c[lag] / n : NAN;
+        ttcf->g2_mean[lag] = n > 0.0 ? bin->sum_c[lag] * scale / n : NAN;
     }
 }
 
@@ -371,10 +537,11 @@ static double range_autocorrelation(const double *x, const double *until, size_t
 }
 
 /* Without the pixels of one group: pairs, and the pairs expected of what the others have. */
-static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf, size_t group,
-                      size_t n_pixels, double *rest, double *until)
+static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf, size_t group, double *rest,
+                      double *until)
 {
     size_t n = ttcf->n_frames;
+    double n_pixels = bin->n_effective_without[group];
     until[0] = 0.0;
     for (size_t t = 0; t < n; t++) {
         rest[t] = ttcf->photons_per_frame[t] - bin->group_photons[group * run->n_frames_max + t];
@@ -387,21 +554,14 @@ static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct 
             pairs += ttcf->pairs[lag];
         ttcf->pairs_without[group][r] = pairs - (double)bin->group_pairs[group][r];
         ttcf->pairs_expected_without[group][r] =
-            n_pixels ? range_autocorrelation(rest, until, n, first, end) / (double)n_pixels : 0.0;
+            n_pixels > 0.0 ? range_autocorrelation(rest, until, n, first, end) / n_pixels : 0.0;
     }
-}
-
-static void count_group_pixels(const struct ttcf_run *run, int bin, size_t ret_n[TTCF_GROUPS])
-{
-    memset(ret_n, 0, TTCF_GROUPS * sizeof *ret_n);
-    for (size_t p = 0; p < run->n_pixels; p++)
-        ret_n[p / TTCF_GROUP_PIXELS % TTCF_GROUPS] += run->bin_of_pixel[p] == bin;
 }
 
 static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf)
 {
     size_t n = ttcf->map_n, binning = ttcf->map_binning;
-    double filled[TTCF_MAP_MAX] = {0.0};
+    double filled[TTCF_MAP_MAX] = {0.0}, scale = bin->n_effective / (double)bin->n_pixels_begun;
     for (size_t t = 0; t < n * binning; t++)
         filled[t / binning] += ttcf->photons_per_frame[t] > 0.0;
     for (size_t t2 = 0; t2 < n; t2++)
@@ -409,8 +569,19 @@ static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct
             bool is_square = t1 < t2 || binning == 1;
             double n_cells = is_square ? filled[t1] * filled[t2] : filled[t1] * (filled[t1] - 1.0) / 2.0;
             double sum = bin->map_sum[t2 * run->map_n + t1];
-            ttcf->map[t1 * n + t2] = n_cells > 0.0 ? (float)(sum / n_cells) : NAN;
+            ttcf->map[t1 * n + t2] = n_cells > 0.0 ? (float)(sum * scale / n_cells) : NAN;
         }
+}
+
+/* Handed over. The sums were made with as many pixels as there were at the beginning, and without a profile. */
+static void finish_matrix(struct bin *bin, struct ttcf *ttcf)
+{
+    double scale = bin->n_effective / (double)bin->n_pixels_begun;
+    size_t n_cells = bin->matrix ? ttcf->n_frames * (ttcf->n_frames + 1) / 2 : 0;
+    ttcf->matrix = bin->matrix;
+    bin->matrix = NULL;
+    for (size_t i = 0; scale != 1.0 && i < n_cells; i++)
+        ttcf->matrix[i] = (float)((double)ttcf->matrix[i] * scale);
 }
 
 static int allocate_result(struct ttcf *ttcf, struct err *err)
@@ -421,8 +592,11 @@ static int allocate_result(struct ttcf *ttcf, struct err *err)
     ttcf->g2_mean = malloc(n * sizeof(double));
     ttcf->pairs = malloc(n * sizeof(double));
     ttcf->pairs_expected = malloc(n * sizeof(double));
+    ttcf->age_pairs = calloc((size_t)ttcf->n_ages * n, sizeof(double));
+    ttcf->age_pairs_expected = calloc((size_t)ttcf->n_ages * n, sizeof(double));
     ttcf->map = calloc(ttcf->map_n * ttcf->map_n + 1, sizeof(float));
-    if (ttcf->photons_per_frame && ttcf->g2 && ttcf->g2_mean && ttcf->pairs && ttcf->pairs_expected && ttcf->map)
+    if (ttcf->photons_per_frame && ttcf->g2 && ttcf->g2_mean && ttcf->pairs && ttcf->pairs_expected &&
+        ttcf->age_pairs && ttcf->age_pairs_expected && ttcf->map)
         return 0;
     ttcf_free(ttcf);
     return err_set(err, ERR_SYSTEM, "no memory for the correlation of %zu frames", n);
@@ -446,36 +620,95 @@ static int check_result(const struct ttcf_run *run, int bin, struct err *err)
     return 0;
 }
 
+/* What `bin` has of n frames, without map and matrix. */
+static struct ttcf outline(const struct ttcf_run *run, const struct bin *bin)
+{
+    struct ttcf ttcf = {.n_frames = run->n_frames,
+                        .n_pixels = bin->n_pixels,
+                        .n_photons = bin->n_photons,
+                        .n_pixels_effective = bin->n_effective,
+                        .n_ages = run->n_ages,
+                        .map_binning = run->map_binning,
+                        .map_n = run->n_frames / run->map_binning};
+    for (int a = 0; a <= run->n_ages; a++)
+        ttcf.age_first[a] = run->age_first[a] < run->n_frames ? run->age_first[a] : run->n_frames;
+    ttcf_lags_init(&ttcf.lags, ttcf.n_frames);
+    return ttcf;
+}
+
 int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf *ret_ttcf, struct err *err)
 {
     assert(bin_number >= 1 && bin_number <= run->n_bins);
     struct bin *bin = &run->bins[bin_number - 1];
-    size_t n = run->n_frames, n_of_group[TTCF_GROUPS];
-    struct ttcf ttcf = {.n_frames = n, .n_pixels = bin->n_pixels, .n_photons = bin->n_photons};
-    ttcf.map_binning = run->map_binning;
-    ttcf.map_n = n / run->map_binning;
-    double *work = malloc((2 * n + 1) * sizeof *work);
+    size_t n = run->n_frames;
     int code = check_result(run, bin_number, err);
     if (code == 0)
-        code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", n);
+        code = measure_profiles(run, err);
+    if (code)
+        return code;
+    struct ttcf ttcf = outline(run, bin);
+    double *work = malloc((2 * n + 1) * sizeof *work);
+    code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", n);
     if (code == 0) {
         memcpy(ttcf.photons_per_frame, bin->photons_per_frame, n * sizeof(double));
         for (size_t t = 0; t < n; t++)
             ttcf.n_empty_frames += ttcf.photons_per_frame[t] == 0.0;
-        ttcf_lags_init(&ttcf.lags, n);
-        finish_lags(&ttcf, bin);
-        count_group_pixels(run, bin_number, n_of_group);
+        finish_lags(run, &ttcf, bin);
         for (size_t g = 0; g < TTCF_GROUPS; g++)
-            leave_out(run, bin, &ttcf, g, bin->n_pixels - n_of_group[g], work, work + n);
+            leave_out(run, bin, &ttcf, g, work, work + n);
         finish_map(run, bin, &ttcf);
-        if (is_last) {
-            ttcf.matrix = bin->matrix;
-            bin->matrix = NULL;
-        }
+        if (is_last)
+            finish_matrix(bin, &ttcf);
         *ret_ttcf = ttcf;
     }
     free(work);
     return code;
+}
+
+static void join_lags(const struct ttcf *bin, struct ttcf *joined)
+{
+    size_t n = joined->n_frames;
+    for (size_t t = 0; t < n; t++) {
+        joined->photons_per_frame[t] += bin->photons_per_frame[t];
+        joined->pairs[t] += bin->pairs[t];
+        joined->pairs_expected[t] += bin->pairs_expected[t];
+        if (bin->pairs_expected[t] > 0.0)
+            joined->g2_mean[t] += bin->g2_mean[t] * bin->pairs_expected[t];
+    }
+    for (size_t i = 0; i < (size_t)joined->n_ages * n; i++) {
+        joined->age_pairs[i] += bin->age_pairs[i];
+        joined->age_pairs_expected[i] += bin->age_pairs_expected[i];
+    }
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        for (size_t r = 0; r < joined->lags.n; r++) {
+            joined->pairs_without[g][r] += bin->pairs_without[g][r];
+            joined->pairs_expected_without[g][r] += bin->pairs_expected_without[g][r];
+        }
+}
+
+int ttcf_join(const struct ttcf *bins, int n_bins, struct ttcf *ret_ttcf, struct err *err)
+{
+    struct ttcf joined = {.n_frames = bins[0].n_frames, .n_ages = bins[0].n_ages, .lags = bins[0].lags};
+    size_t n = joined.n_frames;
+    memcpy(joined.age_first, bins[0].age_first, sizeof joined.age_first);
+    int code = allocate_result(&joined, err);
+    if (code)
+        return code;
+    for (size_t t = 0; t < n; t++)
+        joined.photons_per_frame[t] = joined.pairs[t] = joined.pairs_expected[t] = joined.g2_mean[t] = 0.0;
+    for (int b = 0; b < n_bins; b++) {
+        joined.n_pixels += bins[b].n_pixels;
+        joined.n_photons += bins[b].n_photons;
+        joined.n_pixels_effective += bins[b].n_pixels_effective;
+        join_lags(&bins[b], &joined);
+    }
+    for (size_t t = 0; t < n; t++) {
+        joined.n_empty_frames += joined.photons_per_frame[t] == 0.0;
+        joined.g2[t] = joined.pairs_expected[t] > 0.0 ? joined.pairs[t] / joined.pairs_expected[t] : NAN;
+        joined.g2_mean[t] = joined.pairs_expected[t] > 0.0 ? joined.g2_mean[t] / joined.pairs_expected[t] : NAN;
+    }
+    *ret_ttcf = joined;
+    return 0;
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
@@ -486,35 +719,68 @@ static bool allocate_bin(const struct ttcf_run *run, struct bin *bin, int number
     bin->number = number;
     bin->photons_per_frame = calloc(n, sizeof *bin->photons_per_frame);
     bin->inverse = calloc(n, sizeof *bin->inverse);
-    bin->pairs = calloc(n, sizeof *bin->pairs);
+    bin->pairs = calloc((size_t)run->n_ages * n, sizeof *bin->pairs);
     bin->sum_c = calloc(n, sizeof *bin->sum_c);
     bin->map_sum = calloc(run->map_n * run->map_n, sizeof *bin->map_sum);
     bin->group_photons = calloc(TTCF_GROUPS * n, sizeof *bin->group_photons);
     bin->group_pairs = calloc(TTCF_GROUPS, sizeof *bin->group_pairs);
-    bin->matrix = with_matrix ? malloc(n * (n + 1) / 2 * sizeof *bin->matrix) : NULL;
+    bin->matrix = with_matrix ? malloc(ttcf_matrix_bytes(n)) : NULL;
     return bin->photons_per_frame && bin->inverse && bin->pairs && bin->sum_c && bin->map_sum && bin->group_photons &&
            bin->group_pairs && (!with_matrix || bin->matrix);
 }
+
+size_t ttcf_matrix_bytes(size_t n_frames) { return n_frames * (n_frames + 1) / 2 * sizeof(float); }
 
 static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *settings)
 {
     size_t n = run->n_pixels;
     run->bin_of_pixel = malloc(n);
+    run->bin_of_block = malloc(n / BLOCK_PIXELS + 1);
     run->is_bright = calloc(n, 1);
     run->range_of_lag = malloc(run->n_frames_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
     run->lines = map_memory(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
-    run->pixel = malloc(n * sizeof *run->pixel);
-    run->count = malloc(n);
-    run->bin_of_event = malloc(n);
+    run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
+    run->count = malloc(n + (size_t)run->n_bins * AHEAD);
     run->row = calloc(run->n_frames_max, sizeof *run->row);
     run->c = calloc(run->n_frames_max, sizeof *run->c);
-    bool is_whole = run->bin_of_pixel && run->is_bright && run->range_of_lag && run->bins && run->lines && run->pool &&
-                    run->pixel && run->count && run->bin_of_event && run->row && run->c && grow_pool(run, 0);
+    if (settings->part_of_pixel)
+        run->part_of_pixel = malloc(n * sizeof *run->part_of_pixel);
+    bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && run->bin_of_pixel && run->bin_of_block &&
+                    run->is_bright && run->range_of_lag && run->bins && run->lines && run->pool && run->pixel &&
+                    run->count && run->row && run->c && grow_pool(run, 0);
+    size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
+    if (settings->with_matrix && settings->matrix_bytes_max)
+        n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
     for (int b = 0; is_whole && b < run->n_bins; b++)
-        is_whole = allocate_bin(run, &run->bins[b], b + 1, settings->with_matrix);
+        is_whole = allocate_bin(run, &run->bins[b], b + 1, (size_t)b < n_matrices);
     return is_whole;
+}
+
+/* Bins and parts of the pixels, ranges of the lags, slices of the waiting time. */
+static void set_tables(struct ttcf_run *run, const struct ttcf_settings *settings)
+{
+    memcpy(run->bin_of_pixel, settings->bin_of_pixel, run->n_pixels);
+    if (run->part_of_pixel)
+        memcpy(run->part_of_pixel, settings->part_of_pixel, run->n_pixels * sizeof *run->part_of_pixel);
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        uint8_t *of_block = &run->bin_of_block[p / BLOCK_PIXELS];
+        bool is_same = p % BLOCK_PIXELS == 0 || *of_block == run->bin_of_pixel[p];
+        *of_block = is_same ? run->bin_of_pixel[p] : BLOCK_MIXED;
+        run->lines[p].bin = run->bin_of_pixel[p];
+        if (run->bin_of_pixel[p] == 0)
+            continue;
+        assert(!run->part_of_pixel || (run->part_of_pixel[p] >= 1 && run->part_of_pixel[p] <= run->n_parts));
+        run->bins[run->bin_of_pixel[p] - 1].n_pixels++;
+        run->bins[run->bin_of_pixel[p] - 1].n_pixels_begun++;
+    }
+    for (int b = 1; b < run->n_bins; b++)
+        run->bins[b].first_event = run->bins[b - 1].first_event + run->bins[b - 1].n_pixels_begun + AHEAD;
+    for (size_t r = 0; r < run->lags.n; r++)
+        memset(run->range_of_lag + run->lags.first[r], (int)r, run->lags.first[r + 1] - run->lags.first[r]);
+    for (int a = 0; a <= run->n_ages; a++)
+        run->age_first[a] = (size_t)a * run->n_frames_max / (size_t)run->n_ages;
 }
 
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err)
@@ -523,10 +789,15 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
     if (n_frames < 2 || n_frames > TTCF_FRAMES_MAX)
         return err_set(err, ERR_ARG, "%zu frames: a correlation needs 2 to %d", n_frames, TTCF_FRAMES_MAX);
     assert(settings->n_bins >= 1 && settings->n_bins <= TTCF_BINS_MAX);
+    assert(settings->n_ages >= 0 && settings->n_ages <= TTCF_AGES_MAX);
     struct ttcf_run *run = calloc(1, sizeof *run);
     assert(run);
-    *run = (struct ttcf_run){
-        .n_frames_max = n_frames, .n_pixels = settings->n_pixels, .n_bins = settings->n_bins, .n_pool = 1};
+    *run = (struct ttcf_run){.n_frames_max = n_frames,
+                             .n_pixels = settings->n_pixels,
+                             .n_bins = settings->n_bins,
+                             .n_parts = settings->part_of_pixel ? settings->n_parts : settings->n_bins,
+                             .n_ages = settings->n_ages ? settings->n_ages : 1,
+                             .n_pool = 1};
     run->map_binning = (n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
     run->map_n = n_frames / run->map_binning;
     ttcf_lags_init(&run->lags, n_frames);
@@ -535,19 +806,14 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
         return err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels in %d bins", n_frames,
                        settings->n_pixels, settings->n_bins);
     }
-    memcpy(run->bin_of_pixel, settings->bin_of_pixel, run->n_pixels);
-    for (size_t p = 0; p < run->n_pixels; p++) {
-        run->lines[p].bin = run->bin_of_pixel[p];
-        if (run->bin_of_pixel[p])
-            run->bins[run->bin_of_pixel[p] - 1].n_pixels++;
-    }
-    for (size_t r = 0; r < run->lags.n; r++)
-        memset(run->range_of_lag + run->lags.first[r], (int)r, run->lags.first[r + 1] - run->lags.first[r]);
+    set_tables(run, settings);
+    size_t n_pixels = 0;
     for (int b = 0; b < run->n_bins; b++)
-        if (run->bins[b].n_pixels == 0) {
-            ttcf_end(run);
-            return err_set(err, ERR_ARG, "0 valid pixels in bin %d: nothing to correlate; check the mask", b + 1);
-        }
+        n_pixels += run->bins[b].n_pixels;
+    if (n_pixels == 0) {
+        ttcf_end(run);
+        return err_set(err, ERR_ARG, "0 valid pixels in any bin: nothing to correlate; check the mask");
+    }
     *ret_run = run;
     return 0;
 }
@@ -567,8 +833,9 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->is_bright, run->range_of_lag, run->bins, run->pool,
-                            run->pixel,        run->count,     run->bin_of_event, run->row,  run->c};
+    void *const memory[] = {run->bin_of_pixel, run->bin_of_block, run->part_of_pixel, run->photons,
+                            run->is_bright,    run->range_of_lag, run->bins,          run->pool,
+                            run->pixel,        run->count,        run->row,           run->c};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);
@@ -581,6 +848,8 @@ void ttcf_free(struct ttcf *ttcf)
     free(ttcf->g2_mean);
     free(ttcf->pairs);
     free(ttcf->pairs_expected);
+    free(ttcf->age_pairs);
+    free(ttcf->age_pairs_expected);
     free(ttcf->map);
     free(ttcf->matrix);
     *ttcf = (struct ttcf){0};

@@ -1,7 +1,7 @@
 /*
  * Two-time correlation and g2 of q bins from sparse photons, frame by frame as they come. Pure (allocates).
  *
- *     C(t1, t2) = <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p)      over the bin's pixels p, all frame pairs t1 <= t2
+ *     C(t1, t2) = <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) / profile      over the bin's pixels p, frames t1 <= t2
  *
  * The event correlator of Chushkin et al., J. Appl. Cryst. 45, 807 (2012), doi 10.1107/S0021889812023321, turned round
  * so that nothing is left to do when the last frame has come: each photon of frame t2 walks back over the earlier
@@ -14,6 +14,15 @@
  * Two conventions for g2 of a lag are kept side by side; they differ at the level of the noise:
  *     g2_mean    mean over t of C(t, t + lag)
  *     g2         sum over t of <I(t) I(t + lag)>_p  /  sum over t of <I(t)>_p <I(t + lag)>_p     (used for fits)
+ * profile = <w^2>_p / <w>_p^2: where the mean intensity w differs from pixel to pixel (the structure factor across a
+ * band of q, absorption, polarisation), <I I> of pixels that know nothing of each other is <w^2> and not <w>^2, and the
+ * baseline would stand at the profile instead of at 1: at 1.08 for a factor of three across a bin. w is the mean over
+ * the scan and over a part of the bin that is small against the gradient and large against speckle (part_of_pixel), as
+ * Lumma et al., Rev. Sci. Instrum. 71, 3274 (2000), doi 10.1063/1.1287637, smooth the intensity that they normalise by;
+ * never the pixel's own, which would divide out frozen speckle with the gradient. Dividing the sum, and not each pixel,
+ * keeps the counts whole numbers and weighs a pixel by its photons, which is the least noisy. It is stated as the
+ * number of pixels that a flat bin of the same noise would have: n_pixels_effective = n_pixels / profile.
+ *
  * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A frame
  * without photons has no C: NaN in the matrix, left out of g2_mean and of the map; in g2 it counts as it is (nothing).
  * Frames beyond a multiple of map_binning are not in the map.
@@ -22,6 +31,10 @@
  * TTCF_HOT_PHOTONS, is no speckle (exponentially distributed at worst); it would weigh like thousands in g2, and its
  * pairs cost the square of its photons. They are told (ttcf_find_hot), for the caller to mask them and begin again. One
  * with more than TTCF_COUNT_MAX photons in a frame is hot at once, and such a frame's photons of it are left out.
+ *
+ * Dead pixels: one without a photon in a part whose pixels have TTCF_DEAD_MEAN or more on average. A dark speckle that
+ * never moves is as dark in one pixel of 10^5 at a contrast of 0.25. They have no pairs: they are dropped without
+ * beginning again (ttcf_drop_dead).
  */
 #ifndef ANALYSIS_TTCF_H
 #define ANALYSIS_TTCF_H
@@ -34,10 +47,13 @@
 #include "base/err.h"
 
 #define TTCF_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
-#define TTCF_BINS_MAX 255
+#define TTCF_BINS_MAX 254
 #define TTCF_HOT_MEANS 50
 #define TTCF_HOT_PHOTONS 50
 #define TTCF_COUNT_MAX 255
+#define TTCF_DEAD_MEAN 100
+#define TTCF_PARTS_MAX 65535
+#define TTCF_AGES_MAX 64
 #define TTCF_GROUPS 16       /* of pixels, for the jackknife */
 #define TTCF_GROUP_PIXELS 64 /* neighbours share a group: pixel / 64 % 16; speckles do not straddle many */
 #define TTCF_MAP_MAX 1024    /* lines of the binned map */
@@ -54,11 +70,16 @@ void ttcf_lags_init(struct ttcf_lags *ret_lags, size_t n_frames);
 /* Of one q bin. */
 struct ttcf {
     size_t n_frames, n_pixels, n_photons, n_empty_frames;
+    double n_pixels_effective; /* n_pixels without a profile */
     double *photons_per_frame; /* [n_frames] */
     double *g2;                /* [n_frames], by lag in frames */
     double *g2_mean;           /* [n_frames] */
     double *pairs;             /* [n_frames], photon pairs counted; whole numbers */
     double *pairs_expected;    /* [n_frames], denominator of g2 in photon pairs: its variance is 1 over this */
+    int n_ages;                /* slices of the waiting time, that is, of the first frame t of a pair (t, t + lag) */
+    size_t age_first[TTCF_AGES_MAX + 1]; /* slice a: frames age_first[a] .. age_first[a + 1] - 1 */
+    double *age_pairs;                   /* [n_ages * n_frames], pairs of one slice by lag; whole numbers */
+    double *age_pairs_expected;          /* [n_ages * n_frames] */
     struct ttcf_lags lags;
     double pairs_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX];          /* numerator of g2 without the pixels of a group */
     double pairs_expected_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX]; /* its denominator; both by range of lags */
@@ -69,16 +90,21 @@ struct ttcf {
 };
 
 struct ttcf_settings {
-    size_t n_frames;             /* at most so many will come; 2 .. TTCF_FRAMES_MAX */
-    size_t n_pixels;             /* of the detector */
-    int n_bins;                  /* 1 .. TTCF_BINS_MAX */
-    const uint8_t *bin_of_pixel; /* [n_pixels], 0: in none, else bin 1 .. n_bins; copied */
-    bool with_matrix;            /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+    size_t n_frames;               /* at most so many will come; 2 .. TTCF_FRAMES_MAX */
+    size_t n_pixels;               /* of the detector */
+    int n_bins;                    /* 1 .. TTCF_BINS_MAX */
+    const uint8_t *bin_of_pixel;   /* [n_pixels], 0: in none, else bin 1 .. n_bins (which may be empty); copied */
+    const uint16_t *part_of_pixel; /* [n_pixels], 1 .. n_parts where a pixel is in a bin; no part in two bins; NULL: the
+                                      intensity is taken as flat in each bin; copied */
+    int n_parts;                   /* up to TTCF_PARTS_MAX */
+    int n_ages;                    /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
+    bool with_matrix;              /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+    size_t matrix_bytes_max;       /* of as many bins, the first ones, as fit in here; 0: of all */
 };
 
 struct ttcf_run;
 
-/* Memory: 64 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
+/* Memory: 77 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
  * Errors: ERR_ARG (frames, pixels or bins out of range), ERR_SYSTEM (memory). Free with ttcf_end. */
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err);
 
@@ -86,16 +112,36 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
  * frames than stated), ERR_SYSTEM (memory). */
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err);
 
+/* Bytes of C at full resolution, of one bin. */
+size_t ttcf_matrix_bytes(size_t n_frames);
+
 /* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
 size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);
 
+/* Takes the pixels out of their bins that are dead by what has come so far, unless that were all of a bin; marks them
+ * in ret_is_dead [n_pixels]; returns how many there are. */
+size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead);
+
 /* Photons of every pixel so far, ret_photons [n_pixels]; 0 where it is in no bin. */
-void ttcf_count_photons(const struct ttcf_run *run, uint32_t *ret_photons);
+void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons);
 
 /* What the frames so far give for one bin, 1 .. n_bins; may be asked while the scan goes on (not the matrix, which is
  * handed over with `is_last`). Errors: ERR_DATA (no photons, fewer than two frames), ERR_SYSTEM (memory). Free with
  * ttcf_free. */
 int ttcf_result(struct ttcf_run *run, int bin, bool is_last, struct ttcf *ret_ttcf, struct err *err);
+
+/*
+ * Photons by part (or by bin, where there are no parts) and by equal segments of the frames so far.
+ *   ret_photons  [n_segments * n], n the parts or bins, from number 1 on; the segment first
+ */
+void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons);
+
+/*
+ * Several bins as one: their pairs together, over the pairs expected of each by itself. So what differs from bin to bin
+ * in intensity is no correlation here either. Without map and matrix; g2_mean is the bins', weighted with their pairs
+ * expected. All of one run. Errors: ERR_SYSTEM (memory). Free with ttcf_free.
+ */
+int ttcf_join(const struct ttcf *bins, int n_bins, struct ttcf *ret_ttcf, struct err *err);
 
 void ttcf_end(struct ttcf_run *run); /* NULL is fine */
 void ttcf_free(struct ttcf *ttcf);

@@ -20,11 +20,11 @@ double json_number(const char *json, const char *key)
 void json_text(const char *json, const char *key, char *ret_text, size_t size)
 {
     char quoted[64];
-    snprintf(quoted, sizeof quoted, "\"%s\":\"", key);
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
     const char *found = strstr(json, quoted);
     size_t n = 0;
-    if (found)
-        for (const char *c = found + strlen(quoted); *c && *c != '"' && n + 1 < size; c++) {
+    if (found && found[strlen(quoted)] == '"')
+        for (const char *c = found + strlen(quoted) + 1; *c && *c != '"' && n + 1 < size; c++) {
             if (*c == '\\' && c[1])
                 c++;
             ret_text[n++] = *c;

@@ -74,11 +74,21 @@ def analyze(master, result, *options):
     return subprocess.run([PROGRAM, master, "-o", result, *options], capture_output=True, text=True, timeout=60)
 
 
-def peer(frames, mask):
-    """C(t1, t2), and g2 by the ratio of sums, straight from their definitions."""
-    photons = frames[:, mask == 0].astype(np.float64)
+def flat_pixels(photons, parts):
+    """Pixels that a flat bin of the same noise would have; photons and parts of each pixel."""
+    _, part, n = np.unique(parts, return_inverse=True, return_counts=True)
+    in_part, total = np.bincount(part, photons), photons.sum()
+    return total * (total - 1) / (in_part * (in_part - 1) / n).sum()
+
+
+def peer(frames, result, number=1):
+    """C(t1, t2), and g2 by the ratio of sums, of one bin, straight from their definitions; the maps are the result's."""
+    with h5py.File(result) as file:
+        is_in = file["xpcs/qmap/dynamic_roi_map"][()] == number
+        parts = file["xpcs/qmap/static_roi_map"][is_in]
+    photons = frames[:, is_in].astype(np.float64)
     sums = photons.sum(1)
-    pairs, expected = photons @ photons.T, np.outer(sums, sums) / photons.shape[1]
+    pairs, expected = photons @ photons.T, np.outer(sums, sums) / flat_pixels(photons.sum(0), parts)
     g2 = np.array([np.trace(pairs, lag) / np.trace(expected, lag) for lag in range(len(frames))])
     with np.errstate(invalid="ignore", divide="ignore"):
         return pairs / expected, g2
@@ -101,7 +111,7 @@ NXXPCS_PATHS = ("entry/definition entry/entry_identifier entry/scan_number entry
                 "entry/twotime/two_time_corr_func entry/instrument/masks/dynamic_roi_map "
                 "entry/instrument/detector_1/beam_center_x process/program process/version process/date").split()
 KEYS = ("master result n_frames n_pixels n_photons tau_s tau_s_sigma beta beta_sigma contrast contrast_sigma baseline "
-        "degenerate reason elapsed_s").split()
+        "degenerate reason elapsed_s bins").split()
 
 
 def check_layout(path, frames):
@@ -139,7 +149,7 @@ def check_against_numpy(directory, dtype):
     check(run.returncode == 0 and run.stdout.count("\n") == 1 and list(said) == KEYS, f"{dtype}: one line, these keys")
     check(said["n_photons"] == clean[:, mask == 0].sum() and said["n_pixels"] == (mask == 0).sum()
           and said["n_frames"] == 350, f"{dtype}: {said['n_photons']} photons, as numpy counts")
-    c, g2 = peer(clean, mask)
+    c, g2 = peer(clean, result)
     with h5py.File(result) as file:
         seen = file["xpcs/twotime/correlation_map/c2_00001"][()]
         check(np.allclose(seen, np.triu(c), rtol=1e-6, equal_nan=True), f"{dtype}: the matrix is numpy's, upper half")
@@ -164,7 +174,7 @@ def check_against_numpy(directory, dtype):
 def check_options(directory, master, frames, mask):
     result = f"{directory}/part_results.hdf"
     said = json.loads(analyze(master, result, "--json", "--frames", "130:300").stdout)
-    _, g2 = peer(frames[130:300], mask)
+    _, g2 = peer(frames[130:300], result)
     with h5py.File(result) as file:
         check(said["n_frames"] == 170 and np.allclose(file["xpcs/every_lag/g2"], g2, rtol=1e-12), "--frames 130:300")
     run = analyze(master, result)
@@ -189,7 +199,7 @@ def check_long(directory):
     """More frames than lines of the map."""
     frames = np.random.default_rng(2).poisson(0.05, (2050, 8, 16)).astype(np.uint32)
     analyze(write_series(directory, frames, per_file=1000, stem="long"), f"{directory}/long_results.hdf", "--json")
-    c, _ = peer(frames, np.zeros((8, 16)))
+    c, _ = peer(frames, f"{directory}/long_results.hdf")
     with h5py.File(f"{directory}/long_results.hdf") as file:
         n = 2050 // 3
         blocks = c[:3 * n, :3 * n].reshape(n, 3, n, 3)
@@ -211,10 +221,10 @@ def check_hot_pixels(directory):
     frames[280:, 9, 12] = 30
     master = write_series(directory, frames, mask, stem="hot")
     mask[7, 9] = mask[9, 12] = 1
-    _, g2 = peer(frames, mask)
     for options in ([], ["--no-events"], ["--threads", "2"]):
         result = f"{directory}/hot_results.hdf"
         said = json.loads(analyze(master, result, "--json", *options).stdout)
+        _, g2 = peer(frames, result)
         with h5py.File(result) as file:
             check(said["n_pixels"] == (mask == 0).sum() and file["process/n_hot_pixels"][()] == 2
                   and np.array_equal(file["xpcs/qmap/mask"], mask == 0) and np.allclose(file["xpcs/every_lag/g2"], g2),
