@@ -22,7 +22,7 @@ struct arguments {
     int n_bands, n_sectors, n_ages;
     struct qmap_range bands[QMAP_BINS_MAX]; /* [n_bands] when has_ranges */
     bool has_ranges;
-    bool is_json, with_matrix, without_events, with_progress;
+    bool is_json, with_matrix, without_events, with_progress, with_hits;
     size_t memory_bytes;           /* for full matrices until they are on the disk */
     size_t first_frame, end_frame; /* 0, 0: all */
     int n_threads;

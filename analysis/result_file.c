@@ -698,6 +698,8 @@ static void put_process(struct writer *writer, const struct result *result)
     put_integer(writer, "/process/n_photons", (int64_t)all->n_photons);
     put_integer(writer, "/process/n_hot_pixels", (int64_t)result->n_hot_pixels);
     put_integer(writer, "/process/n_dead_pixels", (int64_t)result->n_dead_pixels);
+    put_integer(writer, "/process/n_hits", (int64_t)result->n_hits);
+    put_integer(writer, "/process/n_hit_photons", (int64_t)result->n_hit_photons);
     put_integer(writer, "/process/n_empty_frames", (int64_t)all->n_empty_frames);
     put_link(writer, "/entry/process", "/process");
 }

@@ -53,6 +53,7 @@ struct result {
     const struct qmap *qmap;
     const uint8_t *is_masked; /* [n_rows * n_columns], by the master's mask, the user's, hot or dead */
     size_t n_hot_pixels, n_dead_pixels;
+    size_t n_hits, n_hit_photons;    /* of gamma quanta and cosmic particles, left out (analysis/hit.h) */
     const uint32_t *photon_image;    /* [n_rows * n_columns], photons of the whole scan */
     const uint64_t *segment_photons; /* [RESULT_SEGMENTS * qmap->profile.n], as ttcf_count_segments gives them */
     size_t first_frame;              /* of the series, counted from 0 */
