@@ -171,7 +171,7 @@ static void edges(void **state)
         put(row, COLUMNS - 1, 1);
     for (size_t row = 21; row < 28; row++)
         put(row, 0, 1);
-    for (size_t i = 0; i < 15; i++) {
+    for (size_t i = 0; i < 19; i++) { /* 7 and 11 are no track; 12 would be one */
         put(40, 50 + i, 1);
         put(60 + i, 200, 1);
         is_masked[40 * COLUMNS + 57] = is_masked[67 * COLUMNS + 200] = 1;
