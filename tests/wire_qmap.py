@@ -4,7 +4,8 @@
 Goal: q and azimuth agree with pyFAI on every pixel of a detector; bands, sectors, masks and polygons choose the pixels
 that they should; each bin has the g2 and the matrix that numpy finds in it, and the first numbers of the line are those
 of all bins together; an intensity that grows threefold across a bin leaves the baseline at 1; dead pixels and particles are
-left out and counted; the result of several bins has the layout that its readers expect; what makes no sense is refused in one sentence.
+left out and counted; the result of several bins has the layout that its readers expect; what makes no sense is refused in
+one sentence.
 Method: geometries written by pyFAI itself; series written by h5py; peers straight from the definitions. Argument 1: the
 build directory.
 """
@@ -214,7 +215,7 @@ def check_dead(directory):
 
 def check_hits(directory):
     """Tracks and bursts in dark frames: left out, counted, and the rest is as if they had never been."""
-    frames = draw_photons(200, ROWS, COLUMNS, 10, 0.004, 13)
+    frames = draw_photons(200, ROWS, COLUMNS, 10, 0.001, 13)
     dirty = frames.copy()
     random = np.random.default_rng(14)
     n_photons = 0
