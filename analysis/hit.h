@@ -12,7 +12,7 @@
  *
  * n is implausible when less than one in a thousand scans would have such a thing anywhere. m is ten times the mean of
  * the frame's valid pixels, for the profile of the intensity. At 0.002 photons per pixel and 3e10 pixels in all frames
- * that is 8 photons in a pixel, 17 in a cluster; at 0.01, 13, and 139.
+ * that is 8 photons in a pixel, 17 in a cluster; at 0.01, 13, and 143.
  *
  * A pixel that has HIT_REPEATS hits is no victim but a culprit: hot. Masked pixels make no hits.
  */
