@@ -22,6 +22,9 @@ const char arguments_usage[] =
     "  --mask FILE[:/PATH]  leave out the pixels where this HDF5 dataset (/mask) is not 0; may be repeated\n"
     "  --polygon FILE  leave out the pixels in the polygons of this text file: a corner per line, column and row in\n"
     "                  pixels, an empty line between two polygons; may be repeated\n"
+    "  --flat FILE[:/PATH]  what pixels count of uniform light (/flat_field), to any scale: it joins the profile that "
+    "the\n"
+    "                  correlation is normalised by; where it is not above 0 pixels are left out\n"
     "  --keep-hits     correlate gamma quanta and cosmic particles as well; else they are left out and counted\n"
     "q bins (without any: all valid pixels are one):\n"
     "  --poni FILE     the geometry from pyFAI's calibration instead of the series' own\n"
@@ -166,6 +169,9 @@ static bool take_plain(int option, const char *value, struct arguments *argument
     case 'g':
         arguments->poni_path = value;
         return true;
+    case 'l':
+        arguments->flat_path = value;
+        return true;
     case 'e':
         arguments->input_path = value;
         arguments->settings.from_events = true;
@@ -217,6 +223,7 @@ int arguments_parse(int argc, char **argv, struct arguments *ret_arguments)
                                             {"ages", required_argument, NULL, 'A'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"mask", required_argument, NULL, 'k'},
+                                            {"flat", required_argument, NULL, 'l'},
                                             {"keep-hits", no_argument, NULL, 'K'},
                                             {"polygon", required_argument, NULL, 'y'},
                                             {"poni", required_argument, NULL, 'g'},

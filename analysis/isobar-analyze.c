@@ -69,6 +69,7 @@ struct scan {
     size_t first_frame, n_frames, n_pixels, n_hot, n_dead;
     uint8_t *is_masked; /* [n_pixels], by the detector, the user, hot or dead */
     uint8_t *scratch;   /* [n_pixels] */
+    float *sensitivity; /* [n_pixels], NULL: no flat field */
     struct early early;
     struct event_cache_writer *cache; /* until it is on the disk; NULL: none */
     struct result_bin all, *bins;     /* all bins together; [n_bins] */
@@ -87,6 +88,7 @@ static int begin_run(struct scan *scan, struct err *err)
                                            .bin_of_pixel = scan->scratch,
                                            .part_of_pixel = scan->qmap->profile.of_pixel,
                                            .n_parts = scan->qmap->profile.n,
+                                           .sensitivity = scan->sensitivity,
                                            .n_ages = arguments->n_ages,
                                            .with_matrix = arguments->with_matrix,
                                            .matrix_bytes_max = arguments->memory_bytes / RESULT_MATRIX_COPIES};
@@ -206,6 +208,20 @@ static int read_masks(struct scan *scan, struct err *err)
         code = frame_file_read_mask(arguments->mask_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
     for (int i = 0; i < arguments->n_polygons && code == 0; i++)
         code = polygon_read(arguments->polygon_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
+    return code;
+}
+
+/* A pixel that is not sensitive is masked. */
+static int read_flat_field(struct scan *scan, struct err *err)
+{
+    const struct frames_info *info = frames_info(scan->frames);
+    const char *path = scan->arguments->flat_path;
+    scan->sensitivity = malloc(scan->n_pixels * sizeof *scan->sensitivity);
+    if (!scan->sensitivity)
+        return err_set(err, ERR_SYSTEM, "no memory for a flat field of %zu pixels", scan->n_pixels);
+    int code = frame_file_read_flat_field(path, info->n_rows, info->n_columns, scan->sensitivity, err);
+    for (size_t p = 0; code == 0 && p < scan->n_pixels; p++)
+        scan->is_masked[p] |= !(scan->sensitivity[p] > 0.0f && isfinite(scan->sensitivity[p]));
     return code;
 }
 
@@ -425,6 +441,8 @@ static int analyze_scan(struct scan *scan, struct err *err)
     if (!scan->is_masked || !scan->scratch)
         return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", scan->n_pixels);
     int code = read_masks(scan, err);
+    if (code == 0 && arguments->flat_path)
+        code = read_flat_field(scan, err);
     if (code == 0)
         code = make_qmap(scan, err);
     if (code == 0 && !arguments->with_hits)
@@ -463,6 +481,7 @@ static void close_scan(struct scan *scan)
     free(scan->bins);
     free(scan->is_masked);
     free(scan->scratch);
+    free(scan->sensitivity);
 }
 
 /* ---- saying it ----------------------------------------------------------------------------------------------- */

@@ -97,9 +97,11 @@ struct ttcf_settings {
     const uint16_t *part_of_pixel; /* [n_pixels], 1 .. n_parts where a pixel is in a bin; no part in two bins; NULL: the
                                       intensity is taken as flat in each bin; copied */
     int n_parts;                   /* up to TTCF_PARTS_MAX */
-    int n_ages;                    /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
-    bool with_matrix;              /* keep C at full resolution: 2 n_frames^2 bytes per bin */
-    size_t matrix_bytes_max;       /* of as many bins, the first ones, as fit in here; 0: of all */
+    const float *sensitivity; /* [n_pixels], photons counted of the same light, to any scale, above 0 where a pixel is
+                                 in a bin; NULL: all alike; copied. It joins the profile: counts stay counts */
+    int n_ages;               /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
+    bool with_matrix;         /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+    size_t matrix_bytes_max;  /* of as many bins, the first ones, as fit in here; 0: of all */
 };
 
 struct ttcf_run;

@@ -3,9 +3,9 @@
 
 Goal: q and azimuth agree with pyFAI on every pixel of a detector; bands, sectors, masks and polygons choose the pixels
 that they should; each bin has the g2 and the matrix that numpy finds in it, and the first numbers of the line are those
-of all bins together; an intensity that grows threefold across a bin leaves the baseline at 1; dead pixels and particles are
-left out and counted; the result of several bins has the layout that its readers expect; what makes no sense is refused in
-one sentence.
+of all bins together; an intensity that grows threefold across a bin leaves the baseline at 1, and so do pixels of
+different sensitivity with a flat field; dead pixels and particles are left out and counted; the result of several bins
+has the layout that its readers expect; what makes no sense is refused in one sentence.
 Method: geometries written by pyFAI itself; series written by h5py; peers straight from the definitions. Argument 1: the
 build directory.
 """
@@ -202,6 +202,28 @@ def check_gradient(directory):
           f"contrast {said['contrast']:.4f} (0.875)")
 
 
+def check_flat_field(directory):
+    """Pixels of 50 to 150 % that no neighbour knows of, and some that see nothing."""
+    random = np.random.default_rng(6)
+    keep = random.uniform(1 / 3, 1, (ROWS, COLUMNS))
+    frames = random.binomial(draw_photons(500, ROWS, COLUMNS, 12, 0.25, 15), keep).astype(np.uint32)
+    flat = 1e4 * keep
+    flat[3:5, 50:60], flat[80, 80] = 0, np.nan
+    with h5py.File(f"{directory}/flat.h5", "w") as file:
+        file["measured/flat"] = flat
+    master = write_series(directory, frames, stem="sensitivity")
+    result = f"{directory}/sensitivity_results.hdf"
+    plain, said = (json.loads(analyze(master, result, "--json", *options).stdout)
+                   for options in ([], ["--flat", f"{directory}/flat.h5:/measured/flat"]))
+    with h5py.File(result) as file:
+        check(np.array_equal(file["xpcs/qmap/mask"], flat > 0), "a pixel without sensitivity is masked")
+    check(abs(said["baseline"] - 1) < 0.05 * said["contrast"] < plain["baseline"] - 1
+          and abs(said["contrast"] - 0.875) < 0.03,
+          f"flat field: baseline {said['baseline']:.4f}, without it {plain['baseline']:.4f}, "
+          f"contrast {said['contrast']:.4f} (0.875)")
+    expect_refusal(directory, master, "is not readable as a flat field of 96 x 112 pixels", "--flat", f"{directory}/flat.h5")
+
+
 def check_dead(directory):
     frames = draw_photons(700, 64, 64, 12, 0.3, 12)
     frames[:, 20, 30] = frames[:, 41, 7] = 0
@@ -318,6 +340,7 @@ def main():
         check_ages(directory, frames)
         check_masks(directory, master, frames, mask)
         check_gradient(directory)
+        check_flat_field(directory)
         check_dead(directory)
         check_hits(directory)
         check_events(directory, master)
