@@ -606,6 +606,12 @@ static void print_text(const struct scan *scan)
         printf("no fit: %s; g2 is in %s\n", scan->all.reason, scan->arguments->result_path);
     if (scan->n_bins > 1)
         print_bins(scan);
+    int n_full = 0;
+    for (int b = 0; b < scan->n_bins; b++)
+        n_full += scan->bins[b].ttcf.matrix != NULL;
+    if (scan->arguments->with_matrix)
+        printf("full matrices: %d of %d bins%s\n", n_full, scan->n_bins,
+               n_full < scan->n_bins ? ", the others did not fit into the memory (--memory)" : "");
 }
 
 int main(int argc, char **argv)
