@@ -5,10 +5,11 @@
  * CdTe rings). Either is a burst of pairs that no speckle makes: k photons in a pixel are k (k - 1) / 2 pairs at once,
  * and k times the photons of the pixel later. Two rules, both derived from what light can do:
  *
- *   - a pixel with n photons. The intensity of speckle is exponential at worst, so photons of mean m come as
- *     P(>= n) = (m / (1 + m))^n (Goodman, Speckle Phenomena in Optics, on the detection of polarised thermal light);
- *   - a connected cluster (eight neighbours) with n photons in all. Clusters of s pixels through one pixel are fewer
- * than 8^s, so P(>= n) is about (8 m)^n; with 8 m near 1 clusters are everywhere, and this rule is silent.
+ * A pixel with n photons: the intensity of speckle is exponential at worst, so photons of mean m come as
+ * P(>= n) = (m / (1 + m))^n (Goodman, Speckle Phenomena in Optics, on the detection of polarised thermal light).
+ *
+ * A connected cluster (eight neighbours) with n photons in all: clusters of s pixels through one pixel are fewer than
+ * 8^s, so P(>= n) is about (8 m)^n; with 8 m near 1 clusters are everywhere, and this rule is silent.
  *
  * n is implausible when less than one in a thousand scans would have such a thing anywhere. m is ten times the mean of
  * the frame's valid pixels, for the profile of the intensity. At 0.002 photons per pixel and 3e10 pixels in all frames

@@ -13,9 +13,10 @@
  * Two divisions into bins, as pyXpcsViewer and NXxpcs know them:
  *
  *     dynamic  bands of q times sectors of phi: one correlation each
- *     profile  (static, they say) each dynamic bin in up to 16 x 16 parts: the profile of the mean intensity, which the
- * correlation is normalised by (analysis/ttcf.h). No more parts than leave 512 pixels in each on average: the speckle
- * in a part must not pass for a profile
+ *     profile  (static, they say) each dynamic bin in up to 16 x 16 parts
+ *
+ * The parts give the profile of the mean intensity that the correlation is normalised by (analysis/ttcf.h). There are
+ * no more of them than leave 512 pixels in each on average: the speckle in a part must not pass for a profile.
  *
  * A detector whose geometry is not known has rows and columns (pixels) in place of q and phi: one dynamic bin, and a
  * profile all the same.
