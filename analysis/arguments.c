@@ -22,6 +22,10 @@ const char arguments_usage[] =
     "  --mask FILE[:/PATH]  leave out the pixels where this HDF5 dataset (/mask) is not 0; may be repeated\n"
     "  --polygon FILE  leave out the pixels in the polygons of this text file: a corner per line, column and row in\n"
     "                  pixels, an empty line between two polygons; may be repeated\n"
+    "  --flat FILE[:/PATH]  what pixels count of uniform light (/flat_field), to any scale: it joins the profile that "
+    "the\n"
+    "                  correlation is normalised by; where it is not above 0 pixels are left out\n"
+    "  --keep-hits     correlate gamma quanta and cosmic particles as well; else they are left out and counted\n"
     "q bins (without any: all valid pixels are one):\n"
     "  --poni FILE     the geometry from pyFAI's calibration instead of the series' own\n"
     "  --arm H[,V]     the detector's arm, degrees towards growing columns and rows: the series' beam centre is then\n"
@@ -150,6 +154,9 @@ static bool take_plain(int option, const char *value, struct arguments *argument
     case 'm':
         arguments->with_matrix = true;
         return true;
+    case 'K':
+        arguments->with_hits = true;
+        return true;
     case 'n':
         arguments->without_events = true;
         return true;
@@ -161,6 +168,9 @@ static bool take_plain(int option, const char *value, struct arguments *argument
         return true;
     case 'g':
         arguments->poni_path = value;
+        return true;
+    case 'l':
+        arguments->flat_path = value;
         return true;
     case 'e':
         arguments->input_path = value;
@@ -213,6 +223,8 @@ int arguments_parse(int argc, char **argv, struct arguments *ret_arguments)
                                             {"ages", required_argument, NULL, 'A'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"mask", required_argument, NULL, 'k'},
+                                            {"flat", required_argument, NULL, 'l'},
+                                            {"keep-hits", no_argument, NULL, 'K'},
                                             {"polygon", required_argument, NULL, 'y'},
                                             {"poni", required_argument, NULL, 'g'},
                                             {"arm", required_argument, NULL, 'a'},

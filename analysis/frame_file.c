@@ -882,22 +882,40 @@ int frame_file_read_sparse(struct frame_file *file, size_t frame_index, const st
 
 /* ---- a mask of the user's ------------------------------------------------------------------------------------ */
 
-int frame_file_read_mask(const char *where, size_t n_rows, size_t n_columns, uint8_t *is_masked, struct err *err)
+/* A dataset [n_rows, n_columns] of the user's, FILE or FILE:/PATH, by default `name`; `what` it should be. */
+static int read_users_table(const char *where, const char *name, const char *what, size_t n_rows, size_t n_columns,
+                            hid_t type, void *ret_table, struct err *err)
 {
     char path[PATH_BYTES];
-    const char *colon = strstr(where, ":/"), *name = colon ? colon + 1 : "/mask";
+    const char *colon = strstr(where, ":/");
+    name = colon ? colon + 1 : name;
     snprintf(path, sizeof path, "%.*s", colon ? (int)(colon - where) : (int)strlen(where), where);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
-        return err_set(err, ERR_IO, "%s is not a readable HDF5 file; expected a mask", path);
-    uint32_t *mask = calloc(n_rows * n_columns, sizeof *mask);
-    bool is_good = mask && read_table(file, name, n_rows, n_columns, H5T_NATIVE_UINT32, mask);
-    for (size_t i = 0; is_good && i < n_rows * n_columns; i++)
-        is_masked[i] |= mask[i] != 0;
-    free(mask);
+        return err_set(err, ERR_IO, "%s is not a readable HDF5 file; expected a %s", path, what);
+    bool is_good = read_table(file, name, n_rows, n_columns, type, ret_table);
     H5Fclose(file);
     return is_good ? 0
-                   : err_set(err, ERR_DATA, "%s: %s is not readable as a mask of %zu x %zu pixels", path, name, n_rows,
-                             n_columns);
+                   : err_set(err, ERR_DATA, "%s: %s is not readable as a %s of %zu x %zu pixels", path, name, what,
+                             n_rows, n_columns);
+}
+
+int frame_file_read_mask(const char *where, size_t n_rows, size_t n_columns, uint8_t *is_masked, struct err *err)
+{
+    uint32_t *mask = calloc(n_rows * n_columns, sizeof *mask);
+    if (!mask)
+        return err_set(err, ERR_SYSTEM, "no memory for a mask of %zu x %zu pixels", n_rows, n_columns);
+    int code = read_users_table(where, "/mask", "mask", n_rows, n_columns, H5T_NATIVE_UINT32, mask, err);
+    for (size_t i = 0; code == 0 && i < n_rows * n_columns; i++)
+        is_masked[i] |= mask[i] != 0;
+    free(mask);
+    return code;
+}
+
+int frame_file_read_flat_field(const char *where, size_t n_rows, size_t n_columns, float *ret_sensitivity,
+                               struct err *err)
+{
+    return read_users_table(where, "/flat_field", "flat field", n_rows, n_columns, H5T_NATIVE_FLOAT, ret_sensitivity,
+                            err);
 }

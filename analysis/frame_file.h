@@ -109,4 +109,11 @@ int frame_file_read_sparse(struct frame_file *file, size_t frame_index, const st
  */
 int frame_file_read_mask(const char *where, size_t n_rows, size_t n_columns, uint8_t *is_masked, struct err *err);
 
+/*
+ * A flat field of the user's, FILE or FILE:/PATH, by default /flat_field: a dataset [n_rows, n_columns], what pixels
+ * count of uniform light, to any scale, as it is in the file. Errors: as frame_file_read_mask.
+ */
+int frame_file_read_flat_field(const char *where, size_t n_rows, size_t n_columns, float *ret_sensitivity,
+                               struct err *err);
+
 #endif

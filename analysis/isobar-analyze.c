@@ -15,6 +15,7 @@
 #include "analysis/arguments.h"
 #include "analysis/event_cache.h"
 #include "analysis/frames.h"
+#include "analysis/hit.h"
 #include "analysis/isf.h"
 #include "analysis/polygon.h"
 #include "analysis/poni.h"
@@ -63,10 +64,12 @@ struct scan {
     struct qmap_geometry geometry;
     bool has_geometry;
     struct qmap *qmap;
+    struct hit_finder *hits; /* NULL: they are kept */
     struct ttcf_run *run;
     size_t first_frame, n_frames, n_pixels, n_hot, n_dead;
     uint8_t *is_masked; /* [n_pixels], by the detector, the user, hot or dead */
     uint8_t *scratch;   /* [n_pixels] */
+    float *sensitivity; /* [n_pixels], NULL: no flat field */
     struct early early;
     struct event_cache_writer *cache; /* until it is on the disk; NULL: none */
     struct result_bin all, *bins;     /* all bins together; [n_bins] */
@@ -85,25 +88,39 @@ static int begin_run(struct scan *scan, struct err *err)
                                            .bin_of_pixel = scan->scratch,
                                            .part_of_pixel = scan->qmap->profile.of_pixel,
                                            .n_parts = scan->qmap->profile.n,
+                                           .sensitivity = scan->sensitivity,
                                            .n_ages = arguments->n_ages,
                                            .with_matrix = arguments->with_matrix,
                                            .matrix_bytes_max = arguments->memory_bytes / RESULT_MATRIX_COPIES};
     ttcf_end(scan->run);
     scan->run = NULL;
+    if (scan->hits)
+        hit_forget(scan->hits);
     int code = ttcf_begin(&scan->run, &settings, err);
     if (code)
         err_prefix(err, "%s", arguments->input_path);
     return code;
 }
 
-/* Hot pixels join the mask; returns how many there were. */
+/* Hot pixels join the mask: those of the correlation, and those that are hit again and again. Returns how many. */
 static size_t mask_hot_pixels(struct scan *scan)
 {
-    size_t n = ttcf_find_hot(scan->run, scan->scratch);
-    for (size_t p = 0; n && p < scan->n_pixels; p++)
+    size_t n = 0;
+    ttcf_find_hot(scan->run, scan->scratch);
+    if (scan->hits)
+        hit_mark_hot(scan->hits, scan->scratch);
+    for (size_t p = 0; p < scan->n_pixels; p++) {
+        n += scan->scratch[p] && !scan->is_masked[p];
         scan->is_masked[p] |= scan->scratch[p];
+    }
     scan->n_hot += n;
     return n;
+}
+
+static int correlate_frame(struct scan *scan, const struct event_frame *frame, struct err *err)
+{
+    const struct event_frame left = scan->hits ? hit_filter(scan->hits, frame) : *frame;
+    return ttcf_add_frame(scan->run, &left, err);
 }
 
 static void mask_dead_pixels(struct scan *scan)
@@ -145,7 +162,7 @@ static int judge_early(struct scan *scan, struct err *err)
     while (code == 0 && mask_hot_pixels(scan)) {
         code = begin_run(scan, err);
         for (size_t i = 0; i < scan->early.n && code == 0; i++)
-            code = ttcf_add_frame(scan->run, &scan->early.frames[i], err);
+            code = correlate_frame(scan, &scan->early.frames[i], err);
     }
     forget_early(&scan->early);
     return code;
@@ -163,7 +180,7 @@ static int read_frames(struct scan *scan, struct err *err)
         if (code < 0)
             break;
         assert(code == 1);
-        code = ttcf_add_frame(scan->run, &frame, err);
+        code = correlate_frame(scan, &frame, err);
         if (code == 0 && scan->cache)
             code = event_cache_append(scan->cache, &frame, err);
         if (code == 0 && is_early)
@@ -191,6 +208,20 @@ static int read_masks(struct scan *scan, struct err *err)
         code = frame_file_read_mask(arguments->mask_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
     for (int i = 0; i < arguments->n_polygons && code == 0; i++)
         code = polygon_read(arguments->polygon_paths[i], info->n_rows, info->n_columns, scan->is_masked, err);
+    return code;
+}
+
+/* A pixel that is not sensitive is masked. */
+static int read_flat_field(struct scan *scan, struct err *err)
+{
+    const struct frames_info *info = frames_info(scan->frames);
+    const char *path = scan->arguments->flat_path;
+    scan->sensitivity = malloc(scan->n_pixels * sizeof *scan->sensitivity);
+    if (!scan->sensitivity)
+        return err_set(err, ERR_SYSTEM, "no memory for a flat field of %zu pixels", scan->n_pixels);
+    int code = frame_file_read_flat_field(path, info->n_rows, info->n_columns, scan->sensitivity, err);
+    for (size_t p = 0; code == 0 && p < scan->n_pixels; p++)
+        scan->is_masked[p] |= !(scan->sensitivity[p] > 0.0f && isfinite(scan->sensitivity[p]));
     return code;
 }
 
@@ -380,6 +411,8 @@ static int write_result(struct scan *scan, struct err *err)
                             .is_masked = scan->is_masked,
                             .n_hot_pixels = scan->n_hot,
                             .n_dead_pixels = scan->n_dead,
+                            .n_hits = scan->hits ? hit_count(scan->hits) : 0,
+                            .n_hit_photons = scan->hits ? hit_count_photons(scan->hits) : 0,
                             .photon_image = photon_image,
                             .segment_photons = segment_photons,
                             .first_frame = scan->first_frame,
@@ -408,8 +441,12 @@ static int analyze_scan(struct scan *scan, struct err *err)
     if (!scan->is_masked || !scan->scratch)
         return err_set(err, ERR_SYSTEM, "no memory for the mask of %zu pixels", scan->n_pixels);
     int code = read_masks(scan, err);
+    if (code == 0 && arguments->flat_path)
+        code = read_flat_field(scan, err);
     if (code == 0)
         code = make_qmap(scan, err);
+    if (code == 0 && !arguments->with_hits)
+        code = hit_open(&scan->hits, info->n_columns, scan->n_pixels, scan->n_frames, scan->is_masked, err);
     if (code == 0)
         code = read_scan(scan, err);
     if (code == 0)
@@ -436,6 +473,7 @@ static void close_scan(struct scan *scan)
     if (scan->frames)
         frames_close(scan->frames);
     ttcf_end(scan->run);
+    hit_close(scan->hits);
     for (int b = 0; scan->bins && b < scan->n_bins; b++)
         ttcf_free(&scan->bins[b].ttcf);
     ttcf_free(&scan->all.ttcf);
@@ -443,6 +481,7 @@ static void close_scan(struct scan *scan)
     free(scan->bins);
     free(scan->is_masked);
     free(scan->scratch);
+    free(scan->sensitivity);
 }
 
 /* ---- saying it ----------------------------------------------------------------------------------------------- */
@@ -525,6 +564,7 @@ static void print_json(const struct scan *scan)
     printf(",\"n_frames\":%zu,\"n_pixels\":%zu,\"n_photons\":%zu,", scan->all.ttcf.n_frames, scan->all.ttcf.n_pixels,
            scan->all.ttcf.n_photons);
     print_json_fit(&scan->all);
+    printf(",\"n_hits\":%zu", scan->hits ? hit_count(scan->hits) : 0);
     printf(",\"elapsed_s\":%.3f,\"bins\":[", scan->elapsed_s);
     for (int b = 0; b < scan->n_bins; b++)
         print_json_bin(scan, b);
@@ -566,6 +606,12 @@ static void print_text(const struct scan *scan)
         printf("no fit: %s; g2 is in %s\n", scan->all.reason, scan->arguments->result_path);
     if (scan->n_bins > 1)
         print_bins(scan);
+    int n_full = 0;
+    for (int b = 0; b < scan->n_bins; b++)
+        n_full += scan->bins[b].ttcf.matrix != NULL;
+    if (scan->arguments->with_matrix)
+        printf("full matrices: %d of %d bins%s\n", n_full, scan->n_bins,
+               n_full < scan->n_bins ? ", the others did not fit into the memory (--memory)" : "");
 }
 
 int main(int argc, char **argv)

@@ -1,7 +1,7 @@
 /*
  * Where the pixels of a flat detector lie in reciprocal space, and how they are divided into q bins. Pure (allocates).
  *
- * Geometry is pyFAI's (Kieffer et al., J. Synchrotron Rad. 22, 1059 (2015), doi 10.1107/S1600577515004306; its manual,
+ * Geometry is pyFAI's (Kieffer et al., J. Synchrotron Rad. (2020), doi 10.1107/S1600577520000776; its manual,
  * "Default geometry in pyFAI"). Axis 1 goes along the rows' index (up), axis 2 along the columns' index, axis 3 along
  * the beam; the sample is the origin. Axes 1, 2, 3 are right-handed, so the detector at poni and distance is turned
  * about axis 1 by -rotation 1, then about axis 2 by -rotation 2, then about axis 3 by +rotation 3. The point of normal
@@ -13,9 +13,10 @@
  * Two divisions into bins, as pyXpcsViewer and NXxpcs know them:
  *
  *     dynamic  bands of q times sectors of phi: one correlation each
- *     profile  (static, they say) each dynamic bin in up to 16 x 16 parts: the profile of the mean intensity, which the
- * correlation is normalised by (analysis/ttcf.h). No more parts than leave 512 pixels in each on average: the speckle
- * in a part must not pass for a profile
+ *     profile  (static, they say) each dynamic bin in up to 16 x 16 parts
+ *
+ * The parts give the profile of the mean intensity that the correlation is normalised by (analysis/ttcf.h). There are
+ * no more of them than leave 512 pixels in each on average: the speckle in a part must not pass for a profile.
  *
  * A detector whose geometry is not known has rows and columns (pixels) in place of q and phi: one dynamic bin, and a
  * profile all the same.

@@ -131,17 +131,31 @@ static double *numbers(struct writer *writer, size_t n)
 
 /* ---- /xpcs/qmap ---------------------------------------------------------------------------------------------- */
 
-/* A map of pixels, 0 where they are masked; the mask itself when `of_pixel` is NULL. */
+/* Bins or parts of the pixels, 0 where they are masked. */
 static void put_map(struct writer *writer, const char *path, const struct result *result, const uint16_t *of_pixel)
 {
     size_t n = result->info->n_rows * result->info->n_columns;
     const hsize_t shape[2] = {result->info->n_rows, result->info->n_columns};
-    int32_t *map = malloc(n * sizeof *map);
+    uint16_t *map = malloc(n * sizeof *map);
     writer->ok = writer->ok && map;
     for (size_t i = 0; writer->ok && i < n; i++)
-        map[i] = result->is_masked[i] ? 0 : of_pixel ? of_pixel[i] : 1;
-    put_array(writer, path, H5T_NATIVE_INT32, 2, shape, shape, map);
+        map[i] = result->is_masked[i] ? 0 : of_pixel[i];
+    put_array(writer, path, H5T_NATIVE_UINT16, 2, shape, shape, map);
+    put_label(writer, path, "units", DIMENSIONLESS);
     free(map);
+}
+
+/* 1: good, as the viewer has it. */
+static void put_mask(struct writer *writer, const struct result *result)
+{
+    size_t n = result->info->n_rows * result->info->n_columns;
+    const hsize_t shape[2] = {result->info->n_rows, result->info->n_columns};
+    uint8_t *mask = malloc(n);
+    writer->ok = writer->ok && mask;
+    for (size_t i = 0; writer->ok && i < n; i++)
+        mask[i] = !result->is_masked[i];
+    put_array(writer, "/xpcs/qmap/mask", H5T_NATIVE_UINT8, 2, shape, shape, mask);
+    free(mask);
 }
 
 static double pixel_size_m(const struct result *result)
@@ -167,7 +181,6 @@ static void put_division(struct writer *writer, const struct result *result, con
     char path[100];
     snprintf(path, sizeof path, "/xpcs/qmap/%s_roi_map", kind);
     put_map(writer, path, result, division->of_pixel);
-    put_label(writer, path, "units", DIMENSIONLESS);
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "/xpcs/qmap/%s_v_list_dim%d", kind, i);
         put_of_bins(writer, path, division->grid[i], division->n_grid[i],
@@ -221,7 +234,7 @@ static void put_qmap(struct writer *writer, const struct result *result)
         qmap_find_beam(result->geometry, info->n_rows, info->n_columns, center_px, &distance_m);
     put_group(writer, "/xpcs/qmap", "NXcollection");
     put_hash(writer, result);
-    put_map(writer, "/xpcs/qmap/mask", result, NULL);
+    put_mask(writer, result);
     put_division(writer, result, "dynamic", &result->qmap->dynamic);
     put_division(writer, result, "static", &result->qmap->profile);
     put_number(writer, "/xpcs/qmap/beam_center_x", center_px[0], "pixel");
@@ -698,6 +711,8 @@ static void put_process(struct writer *writer, const struct result *result)
     put_integer(writer, "/process/n_photons", (int64_t)all->n_photons);
     put_integer(writer, "/process/n_hot_pixels", (int64_t)result->n_hot_pixels);
     put_integer(writer, "/process/n_dead_pixels", (int64_t)result->n_dead_pixels);
+    put_integer(writer, "/process/n_hits", (int64_t)result->n_hits);
+    put_integer(writer, "/process/n_hit_photons", (int64_t)result->n_hit_photons);
     put_integer(writer, "/process/n_empty_frames", (int64_t)all->n_empty_frames);
     put_link(writer, "/entry/process", "/process");
 }

@@ -6,17 +6,21 @@
  * is of all bins together (ttcf_join); a group `bins` beside it has one column or element per bin, NaN where there is
  * none.
  *
- *     /xpcs/qmap            dynamic and static map, and geometry: as analysis/qmap.h has it; not where it is not known
- *     /xpcs/fit             tau_s, beta, contrast, baseline with their sigmas, g2_model; absent when the fit was
- *                           refused, then the attribute `reason` says why. bins: the same, with `reason`, q, pixels
- *     /xpcs/every_lag       g2, g2_mean, pairs_expected [n_frames], by lag in frames, both conventions of
- *                           analysis/ttcf.h; bins: [n_frames, n_bins]
- *     /xpcs/multitau        the curves that were fitted: g2 (ratio of sums) averaged in logarithmic ranges of lag, with
- *                           errors from the jackknife; delay_list is in frames and not whole. normalized_g2 [n,
- * n_bins], all/g2 [n]; normalized_g2_partial [n_ages, n, n_bins] in slices of the waiting time /xpcs/twotime
- * correlation_map/c2_00001 [n, n] and on, the upper half, zeros below; each line is the mean over config/avg_frame
- * frames, shot noise (lag 0) left out of the means of a binned map. Where some bins have full matrices and some have
- * not, the full ones are in full_map
+ *     /xpcs/qmap       dynamic and static map, and geometry: as analysis/qmap.h has it
+ *
+ *     /xpcs/fit        tau_s, beta, contrast, baseline with their sigmas, g2_model; absent when the fit was
+ *                      refused, then the attribute `reason` says why; bins: the same, with q and pixels
+ *
+ *     /xpcs/every_lag  g2, g2_mean, pairs_expected [n_frames], by lag in frames, both conventions of
+ *                      analysis/ttcf.h; bins: [n_frames, n_bins]
+ *
+ *     /xpcs/multitau   the curves that were fitted: g2 (ratio of sums) averaged in logarithmic ranges of lag
+ *                      with errors from the jackknife; delay_list is in frames and not whole. all/g2 [n],
+ *                      normalized_g2 [n, n_bins], normalized_g2_partial [n_ages, n, n_bins] by waiting time
+ *
+ *     /xpcs/twotime    correlation_map/c2_00001 [n, n] and on, the upper half, zeros below; each line is the
+ *                      mean over config/avg_frame frames, shot noise (lag 0) left out of the means; full_map:
+ *                      the full ones, where some bins have such and some have not
  *
  * Sources: pyXpcsViewer's aps_8idi keys; NXxpcs of the NeXus contributed definitions.
  */
@@ -53,6 +57,7 @@ struct result {
     const struct qmap *qmap;
     const uint8_t *is_masked; /* [n_rows * n_columns], by the master's mask, the user's, hot or dead */
     size_t n_hot_pixels, n_dead_pixels;
+    size_t n_hits, n_hit_photons;    /* of gamma quanta and cosmic particles, left out (analysis/hit.h) */
     const uint32_t *photon_image;    /* [n_rows * n_columns], photons of the whole scan */
     const uint64_t *segment_photons; /* [RESULT_SEGMENTS * qmap->profile.n], as ttcf_count_segments gives them */
     size_t first_frame;              /* of the series, counted from 0 */

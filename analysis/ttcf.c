@@ -50,6 +50,7 @@ struct ttcf_run {
     uint8_t *bin_of_pixel;   /* [n_pixels] */
     uint8_t *bin_of_block;   /* [n_pixels / BLOCK_PIXELS + 1], BLOCK_MIXED: its pixels know */
     uint16_t *part_of_pixel; /* [n_pixels], NULL: as many parts as bins */
+    float *sensitivity;      /* [n_pixels], NULL: all alike */
     uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
     size_t n_frames_counted, n_frames_profiled;
     uint8_t *is_bright; /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
@@ -355,6 +356,7 @@ size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
 struct part {
     uint8_t bin;
     size_t n_pixels[TTCF_GROUPS], n_photons;
+    double sensitivity[TTCF_GROUPS], squares[TTCF_GROUPS]; /* sums over its pixels */
 };
 
 static size_t part_pixels(const struct part *part)
@@ -365,17 +367,28 @@ static size_t part_pixels(const struct part *part)
     return n;
 }
 
+static double sum_of_groups(const double sums[TTCF_GROUPS])
+{
+    double sum = 0.0;
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        sum += sums[g];
+    return sum;
+}
+
 static size_t part_of(const struct ttcf_run *run, size_t pixel)
 {
     return run->part_of_pixel ? run->part_of_pixel[pixel] : run->bin_of_pixel[pixel];
 }
 
+static bool has_profile(const struct ttcf_run *run) { return run->part_of_pixel || run->sensitivity; }
+
 /* [n_parts + 1], by number; free. Photons are counted only where there is a profile, or `with_photons`. */
 static struct part *measure_parts(struct ttcf_run *run, bool with_photons)
 {
     struct part *parts = calloc((size_t)run->n_parts + 1, sizeof *parts);
-    const uint32_t *photons = with_photons || run->part_of_pixel ? count_photons(run) : NULL;
-    if (!parts || ((with_photons || run->part_of_pixel) && !photons)) {
+    bool is_counted = with_photons || has_profile(run);
+    const uint32_t *photons = is_counted ? count_photons(run) : NULL;
+    if (!parts || (is_counted && !photons)) {
         free(parts);
         return NULL;
     }
@@ -384,7 +397,11 @@ static struct part *measure_parts(struct ttcf_run *run, bool with_photons)
             continue;
         struct part *part = &parts[part_of(run, p)];
         part->bin = run->bin_of_pixel[p];
-        part->n_pixels[p / TTCF_GROUP_PIXELS % TTCF_GROUPS]++;
+        size_t group = p / TTCF_GROUP_PIXELS % TTCF_GROUPS;
+        double sensitivity = run->sensitivity ? (double)run->sensitivity[p] : 1.0;
+        part->n_pixels[group]++;
+        part->sensitivity[group] += sensitivity;
+        part->squares[group] += sensitivity * sensitivity;
         part->n_photons += photons ? photons[p] : 0;
     }
     return parts;
@@ -430,29 +447,29 @@ void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *r
 }
 
 /*
- * How many pixels a flat bin would have: (sum of w)^2 / (sum of w^2), w the mean photons of a pixel's part. The square
- * of a part's n photons is taken as n (n - 1), whose mean is the square of the mean (Poisson), so that the noise of few
- * photons does not pass for a profile. The same without each group of pixels, with the same w.
+ * How many pixels a flat bin would have: (sum of w)^2 / (sum of w^2), w the mean intensity of a pixel's part times the
+ * pixel's sensitivity. The square of a part's n photons is taken as n (n - 1), whose mean is the square of the mean
+ * (Poisson), so that the noise of few photons does not pass for a profile. The same without each group of pixels, with
+ * the same w.
  */
-static void measure_profile(struct bin *bin, const struct part *parts, int n_parts)
+static void measure_profile(const struct ttcf_run *run, struct bin *bin, const struct part *parts)
 {
     double sum[1 + TTCF_GROUPS] = {0.0}, squares[1 + TTCF_GROUPS] = {0.0}, n[1 + TTCF_GROUPS] = {0.0};
-    int n_filled = 0;
-    for (int k = 1; k <= n_parts; k++) {
-        double n_part = (double)part_pixels(&parts[k]), photons = (double)parts[k].n_photons;
-        if (n_part == 0.0 || parts[k].bin != bin->number)
+    for (int k = 1; k <= run->n_parts; k++) {
+        const struct part *part = &parts[k];
+        double all = sum_of_groups(part->sensitivity), all_squares = sum_of_groups(part->squares);
+        double n_part = (double)part_pixels(part), photons = (double)part->n_photons;
+        if (n_part == 0.0 || part->bin != bin->number)
             continue;
-        n_filled++;
         for (int g = 0; g <= TTCF_GROUPS; g++) {
-            double n_rest = n_part - (g ? (double)parts[k].n_pixels[g - 1] : 0.0);
-            n[g] += n_rest;
-            sum[g] += n_rest * photons / n_part;
-            squares[g] += n_rest * photons * (photons - 1.0) / (n_part * n_part);
+            n[g] += n_part - (g ? (double)part->n_pixels[g - 1] : 0.0);
+            sum[g] += photons / all * (all - (g ? part->sensitivity[g - 1] : 0.0));
+            squares[g] += photons * (photons - 1.0) / (all * all) * (all_squares - (g ? part->squares[g - 1] : 0.0));
         }
     }
     double unbiased = sum[0] > 0.0 ? (sum[0] - 1.0) / sum[0] : 0.0;
     for (int g = 0; g <= TTCF_GROUPS; g++) {
-        bool is_flat = n_filled < 2 || !(squares[g] > 0.0);
+        bool is_flat = !has_profile(run) || !(squares[g] > 0.0);
         double n_effective = is_flat ? n[g] : sum[g] * sum[g] * unbiased / squares[g];
         *(g ? &bin->n_effective_without[g - 1] : &bin->n_effective) = n_effective;
     }
@@ -467,7 +484,7 @@ static int measure_profiles(struct ttcf_run *run, struct err *err)
     if (!parts)
         return err_set(err, ERR_SYSTEM, "no memory for the profile of %zu pixels", run->n_pixels);
     for (int b = 0; b < run->n_bins; b++)
-        measure_profile(&run->bins[b], parts, run->n_parts);
+        measure_profile(run, &run->bins[b], parts);
     free(parts);
     run->n_frames_profiled = run->n_frames;
     return 0;
@@ -747,9 +764,11 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->c = calloc(run->n_frames_max, sizeof *run->c);
     if (settings->part_of_pixel)
         run->part_of_pixel = malloc(n * sizeof *run->part_of_pixel);
-    bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && run->bin_of_pixel && run->bin_of_block &&
-                    run->is_bright && run->range_of_lag && run->bins && run->lines && run->pool && run->pixel &&
-                    run->count && run->row && run->c && grow_pool(run, 0);
+    if (settings->sensitivity)
+        run->sensitivity = malloc(n * sizeof *run->sensitivity);
+    bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
+                    run->bin_of_pixel && run->bin_of_block && run->is_bright && run->range_of_lag && run->bins &&
+                    run->lines && run->pool && run->pixel && run->count && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
@@ -764,6 +783,8 @@ static void set_tables(struct ttcf_run *run, const struct ttcf_settings *setting
     memcpy(run->bin_of_pixel, settings->bin_of_pixel, run->n_pixels);
     if (run->part_of_pixel)
         memcpy(run->part_of_pixel, settings->part_of_pixel, run->n_pixels * sizeof *run->part_of_pixel);
+    if (run->sensitivity)
+        memcpy(run->sensitivity, settings->sensitivity, run->n_pixels * sizeof *run->sensitivity);
     for (size_t p = 0; p < run->n_pixels; p++) {
         uint8_t *of_block = &run->bin_of_block[p / BLOCK_PIXELS];
         bool is_same = p % BLOCK_PIXELS == 0 || *of_block == run->bin_of_pixel[p];
@@ -833,9 +854,19 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->bin_of_block, run->part_of_pixel, run->photons,
-                            run->is_bright,    run->range_of_lag, run->bins,          run->pool,
-                            run->pixel,        run->count,        run->row,           run->c};
+    void *const memory[] = {run->bin_of_pixel,
+                            run->bin_of_block,
+                            run->part_of_pixel,
+                            run->sensitivity,
+                            run->photons,
+                            run->is_bright,
+                            run->range_of_lag,
+                            run->bins,
+                            run->pool,
+                            run->pixel,
+                            run->count,
+                            run->row,
+                            run->c};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);

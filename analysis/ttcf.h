@@ -13,7 +13,8 @@
  *
  * Two conventions for g2 of a lag are kept side by side; they differ at the level of the noise:
  *     g2_mean    mean over t of C(t, t + lag)
- *     g2         sum over t of <I(t) I(t + lag)>_p  /  sum over t of <I(t)>_p <I(t + lag)>_p     (used for fits)
+ *     g2         sum over t of <I(t) I(t + lag)>_p  /  sum over t of <I(t)>_p <I(t + lag)>_p / profile     (fitted)
+ *
  * profile = <w^2>_p / <w>_p^2: where the mean intensity w differs from pixel to pixel (the structure factor across a
  * band of q, absorption, polarisation), <I I> of pixels that know nothing of each other is <w^2> and not <w>^2, and the
  * baseline would stand at the profile instead of at 1: at 1.08 for a factor of three across a bin. w is the mean over
@@ -33,7 +34,7 @@
  * with more than TTCF_COUNT_MAX photons in a frame is hot at once, and such a frame's photons of it are left out.
  *
  * Dead pixels: one without a photon in a part whose pixels have TTCF_DEAD_MEAN or more on average. A dark speckle that
- * never moves is as dark in one pixel of 10^5 at a contrast of 0.25. They have no pairs: they are dropped without
+ * never moves is as dark in two pixels of 10^6 at a contrast of 0.25. They have no pairs: they are dropped without
  * beginning again (ttcf_drop_dead).
  */
 #ifndef ANALYSIS_TTCF_H
@@ -97,14 +98,16 @@ struct ttcf_settings {
     const uint16_t *part_of_pixel; /* [n_pixels], 1 .. n_parts where a pixel is in a bin; no part in two bins; NULL: the
                                       intensity is taken as flat in each bin; copied */
     int n_parts;                   /* up to TTCF_PARTS_MAX */
-    int n_ages;                    /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
-    bool with_matrix;              /* keep C at full resolution: 2 n_frames^2 bytes per bin */
-    size_t matrix_bytes_max;       /* of as many bins, the first ones, as fit in here; 0: of all */
+    const float *sensitivity; /* [n_pixels], photons counted of the same light, to any scale, above 0 where a pixel is
+                                 in a bin; NULL: all alike; copied. It joins the profile: counts stay counts */
+    int n_ages;               /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
+    bool with_matrix;         /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+    size_t matrix_bytes_max;  /* of as many bins, the first ones, as fit in here; 0: of all */
 };
 
 struct ttcf_run;
 
-/* Memory: 77 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 4 MB for the map and what a matrix takes.
+/* Memory: 77 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 8 MB for the map and what a matrix takes.
  * Errors: ERR_ARG (frames, pixels or bins out of range), ERR_SYSTEM (memory). Free with ttcf_end. */
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err);
 
@@ -118,16 +121,16 @@ size_t ttcf_matrix_bytes(size_t n_frames);
 /* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
 size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);
 
-/* Takes the pixels out of their bins that are dead by what has come so far, unless that were all of a bin; marks them
- * in ret_is_dead [n_pixels]; returns how many there are. */
+/* Takes the pixels out of their bins that are dead by what has come so far; marks them in ret_is_dead [n_pixels];
+ * returns how many there are. */
 size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead);
 
 /* Photons of every pixel so far, ret_photons [n_pixels]; 0 where it is in no bin. */
 void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons);
 
 /* What the frames so far give for one bin, 1 .. n_bins; may be asked while the scan goes on (not the matrix, which is
- * handed over with `is_last`). Errors: ERR_DATA (no photons, fewer than two frames), ERR_SYSTEM (memory). Free with
- * ttcf_free. */
+ * handed over with `is_last`). Errors: ERR_DATA (no photons, fewer than two frames), ERR_LIMIT (too many pixels too
+ * bright), ERR_SYSTEM (memory). Free with ttcf_free. */
 int ttcf_result(struct ttcf_run *run, int bin, bool is_last, struct ttcf *ret_ttcf, struct err *err);
 
 /*

@@ -111,8 +111,8 @@ static struct ttcf_run *run_of(const uint8_t *counts, const struct ttcf_settings
     return run;
 }
 
-/* All pixels in one bin and the profile's parts; `without` its profile. */
-static struct ttcf correlate(const uint8_t *counts, bool is_flat)
+/* All pixels in one bin and the profile's parts, or none when it is flat; sensitivity [PIXELS] or NULL. */
+static struct ttcf correlate_with(const uint8_t *counts, bool is_flat, const float *sensitivity)
 {
     static uint8_t is_masked[PIXELS], bins[PIXELS];
     const struct qmap_settings place = {
@@ -127,6 +127,7 @@ static struct ttcf correlate(const uint8_t *counts, bool is_flat)
                                            .bin_of_pixel = bins,
                                            .part_of_pixel = is_flat ? NULL : qmap->profile.of_pixel,
                                            .n_parts = qmap->profile.n,
+                                           .sensitivity = sensitivity,
                                            .with_matrix = true};
     struct ttcf_run *run = run_of(counts, &settings);
     assert_int_equal(ttcf_result(run, 1, true, &ttcf, NULL), 0);
@@ -134,6 +135,8 @@ static struct ttcf correlate(const uint8_t *counts, bool is_flat)
     qmap_free(qmap);
     return ttcf;
 }
+
+static struct ttcf correlate(const uint8_t *counts, bool is_flat) { return correlate_with(counts, is_flat, NULL); }
 
 /* g2 of the lags first to last by the ratio of sums. */
 static double mean_g2(const struct ttcf *ttcf, size_t first, size_t last)
@@ -234,6 +237,35 @@ static void noise_is_no_profile(void **state)
     }
     close_to(mean, 1.0, 0.003);
     free(profile);
+}
+
+/* Pixels of 0.6 to 1.4 of the mean sensitivity, on the slope: both are taken out, the speckle stays. */
+static void flat_field(void **state)
+{
+    (void)state;
+    random_state = 10;
+    double *profile = slope(0.2);
+    float *sensitivity = malloc(PIXELS * sizeof *sensitivity), *scaled = malloc(PIXELS * sizeof *scaled);
+    for (size_t p = 0; p < PIXELS; p++) {
+        sensitivity[p] = (float)(0.6 + 0.8 * draw());
+        scaled[p] = 4096.0f * sensitivity[p];
+        profile[p] *= (double)sensitivity[p];
+    }
+    uint8_t *counts = draw_photons(profile, TAU_FRAMES);
+    struct ttcf ttcf = correlate_with(counts, false, sensitivity), other = correlate_with(counts, false, scaled);
+    struct ttcf without = correlate(counts, false);
+    size_t first = (size_t)(8.0 * TAU_FRAMES), last = FRAMES / 2;
+    close_to(mean_g2(&without, first, last), 1.0 + 0.64 / 12.0, 0.05 * CONTRAST); /* there is something to take out */
+    close_to(mean_g2(&ttcf, first, last), 1.0, 0.05 * CONTRAST);
+    close_to(mean_g2(&ttcf, 1, 2), 1.0 + CONTRAST * exp(-1.5 / TAU_FRAMES), 0.01);
+    assert_memory_equal(ttcf.g2, other.g2, FRAMES * sizeof(double)); /* a power of two is exact */
+    ttcf_free(&ttcf);
+    ttcf_free(&other);
+    ttcf_free(&without);
+    free(profile);
+    free(sensitivity);
+    free(scaled);
+    free(counts);
 }
 
 /* ---- dead pixels, ages, several bins ------------------------------------------------------------------------- */
@@ -431,6 +463,7 @@ int main(void)
         cmocka_unit_test(gradient_in_the_jackknife),
         cmocka_unit_test(frozen_speckle_stays),
         cmocka_unit_test(noise_is_no_profile),
+        cmocka_unit_test(flat_field),
         cmocka_unit_test(dead_pixels),
         cmocka_unit_test(dark_but_alive),
         cmocka_unit_test(ages_against_dense),

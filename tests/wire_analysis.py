@@ -111,7 +111,7 @@ NXXPCS_PATHS = ("entry/definition entry/entry_identifier entry/scan_number entry
                 "entry/twotime/two_time_corr_func entry/instrument/masks/dynamic_roi_map "
                 "entry/instrument/detector_1/beam_center_x process/program process/version process/date").split()
 KEYS = ("master result n_frames n_pixels n_photons tau_s tau_s_sigma beta beta_sigma contrast contrast_sigma baseline "
-        "degenerate reason elapsed_s bins").split()
+        "degenerate reason n_hits elapsed_s bins").split()
 
 
 def check_layout(path, frames):

@@ -3,7 +3,8 @@
 
 Goal: q and azimuth agree with pyFAI on every pixel of a detector; bands, sectors, masks and polygons choose the pixels
 that they should; each bin has the g2 and the matrix that numpy finds in it, and the first numbers of the line are those
-of all bins together; an intensity that grows threefold across a bin leaves the baseline at 1; the result of several bins
+of all bins together; an intensity that grows threefold across a bin leaves the baseline at 1, and so do pixels of
+different sensitivity with a flat field; dead pixels and particles are left out and counted; the result of several bins
 has the layout that its readers expect; what makes no sense is refused in one sentence.
 Method: geometries written by pyFAI itself; series written by h5py; peers straight from the definitions. Argument 1: the
 build directory.
@@ -201,6 +202,28 @@ def check_gradient(directory):
           f"contrast {said['contrast']:.4f} (0.875)")
 
 
+def check_flat_field(directory):
+    """Pixels of 50 to 150 % that no neighbour knows of, and some that see nothing."""
+    random = np.random.default_rng(6)
+    keep = random.uniform(1 / 3, 1, (ROWS, COLUMNS))
+    frames = random.binomial(draw_photons(500, ROWS, COLUMNS, 12, 0.25, 15), keep).astype(np.uint32)
+    flat = 1e4 * keep
+    flat[3:5, 50:60], flat[80, 80] = 0, np.nan
+    with h5py.File(f"{directory}/flat.h5", "w") as file:
+        file["measured/flat"] = flat
+    master = write_series(directory, frames, stem="sensitivity")
+    result = f"{directory}/sensitivity_results.hdf"
+    plain, said = (json.loads(analyze(master, result, "--json", *options).stdout)
+                   for options in ([], ["--flat", f"{directory}/flat.h5:/measured/flat"]))
+    with h5py.File(result) as file:
+        check(np.array_equal(file["xpcs/qmap/mask"], flat > 0), "a pixel without sensitivity is masked")
+    check(abs(said["baseline"] - 1) < 0.05 * said["contrast"] < plain["baseline"] - 1
+          and abs(said["contrast"] - 0.875) < 0.03,
+          f"flat field: baseline {said['baseline']:.4f}, without it {plain['baseline']:.4f}, "
+          f"contrast {said['contrast']:.4f} (0.875)")
+    expect_refusal(directory, master, "is not readable as a flat field of 96 x 112 pixels", "--flat", f"{directory}/flat.h5")
+
+
 def check_dead(directory):
     frames = draw_photons(700, 64, 64, 12, 0.3, 12)
     frames[:, 20, 30] = frames[:, 41, 7] = 0
@@ -210,6 +233,33 @@ def check_dead(directory):
         mask = file["xpcs/qmap/mask"][()]
         check(said["n_pixels"] == 64 * 64 - 2 and mask[20, 30] == mask[41, 7] == 0
               and file["process/n_dead_pixels"][()] == 2, "two dead pixels are found, left out, counted and masked")
+
+
+def check_hits(directory):
+    """Tracks and bursts in dark frames: left out, counted, and the rest is as if they had never been."""
+    frames = draw_photons(200, ROWS, COLUMNS, 10, 0.001, 13)
+    dirty = frames.copy()
+    random = np.random.default_rng(14)
+    n_photons = 0
+    for t in range(5, 200, 30):
+        row, column = random.integers(3, ROWS - 30), random.integers(3, COLUMNS - 30)
+        frames[t, row - 1:row + 23, column - 1:column + 23] = dirty[t, row - 1:row + 23, column - 1:column + 23] = 0
+        dirty[t, range(row, row + 22), range(column, column + 22)] = 1
+        n_photons += 22
+        frames[t, row + 3, column + 15] = dirty[t, row + 3, column + 15] = 0
+        dirty[t, row + 3, column + 15] = 40
+        n_photons += 40
+    master = write_series(directory, dirty, stem="hits")
+    result = f"{directory}/hits_results.hdf"
+    for options, photons in (([], frames), (["--keep-hits"], dirty)):
+        said = json.loads(analyze(master, result, "--json", *options).stdout)
+        _, g2 = peer(photons, result)
+        with h5py.File(result) as file:
+            check(np.allclose(file["xpcs/every_lag/g2"], g2, rtol=1e-12, equal_nan=True)
+                  and said["n_photons"] == photons.sum() and said["n_hits"] == file["process/n_hits"][()]
+                  and file["process/n_hit_photons"][()] == (0 if options else n_photons),
+                  f"{said['n_hits']} hits left out, g2 is numpy's without them {options}")
+        check(said["n_hits"] == (0 if options else 14), "as many as there were")
 
 
 def check_events(directory, master):
@@ -290,7 +340,9 @@ def main():
         check_ages(directory, frames)
         check_masks(directory, master, frames, mask)
         check_gradient(directory)
+        check_flat_field(directory)
         check_dead(directory)
+        check_hits(directory)
         check_events(directory, master)
         check_progress(directory, master)
         check_refusals(directory, master, frames)
