@@ -94,7 +94,9 @@ def main():
     for process in daemon, simulator:
         process.send_signal(signal.SIGINT if process is daemon else signal.SIGTERM)
         process.wait(60)
-    shutil.rmtree(f"{FOLDER}/raw", ignore_errors=True)
 
 
-main()
+try:
+    main()
+finally:
+    shutil.rmtree(f"{FOLDER}/raw", ignore_errors=True)  # gigabytes
