@@ -30,7 +30,7 @@
 
 #include "base/err.h"
 
-#define QMAP_BINS_MAX 254
+#define QMAP_BINS_MAX 255
 #define QMAP_PARTS_MAX 65535
 
 struct qmap_geometry {

@@ -12,7 +12,7 @@
 #define POOL_BLOCKS_MAX 65535
 #define AHEAD 48        /* events: a line takes longer to come than a dozen walks */
 #define AHEAD_OLDER 8   /* by then the line itself has come, and says where the older photons are */
-#define BLOCK_PIXELS 16 /* whose bins are looked up at once: that table stays near, one of all pixels does not */
+#define BLOCK_PIXELS 64 /* whose bins are looked up in one table that stays near; one of all pixels would not */
 #define BLOCK_MIXED 255
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
@@ -26,6 +26,12 @@ struct line {
 };
 
 _Static_assert(sizeof(struct line) == 64, "a line of photons is a line of the cache");
+
+/* The bins of BLOCK_PIXELS pixels in a row: the border between two bins goes through few blocks more than once. */
+struct block {
+    uint8_t change; /* the first pixel of the second bin, up to BLOCK_PIXELS; BLOCK_MIXED: ask bin_of_pixel */
+    uint8_t first, second;
+};
 
 struct bin {
     int number; /* 1 .. n_bins */
@@ -48,7 +54,7 @@ struct ttcf_run {
     int n_bins, n_parts, n_ages;
     size_t age_first[TTCF_AGES_MAX + 1];
     uint8_t *bin_of_pixel;   /* [n_pixels] */
-    uint8_t *bin_of_block;   /* [n_pixels / BLOCK_PIXELS + 1], BLOCK_MIXED: its pixels know */
+    struct block *blocks;    /* [n_pixels / BLOCK_PIXELS + 1] */
     uint16_t *part_of_pixel; /* [n_pixels], NULL: as many parts as bins */
     float *sensitivity;      /* [n_pixels], NULL: all alike */
     uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
@@ -243,6 +249,14 @@ static void keep_row(const struct ttcf_run *run, struct bin *bin)
             row[t1] = NAN;
 }
 
+static inline uint8_t bin_of(const struct ttcf_run *run, uint32_t pixel)
+{
+    struct block block = run->blocks[pixel / BLOCK_PIXELS];
+    if (block.change == BLOCK_MIXED)
+        return run->bin_of_pixel[pixel];
+    return pixel % BLOCK_PIXELS < block.change ? block.first : block.second;
+}
+
 /* The frame's events to their bins; ret_n [n_bins + 1], how many each has. With one bin nothing need be looked up: its
  * lines know. */
 static void sort_events(struct ttcf_run *run, const struct event_frame *frame, size_t *ret_n)
@@ -253,9 +267,7 @@ static void sort_events(struct ttcf_run *run, const struct event_frame *frame, s
         next[b] = run->bins[b - 1].first_event;
     for (size_t i = 0; i < frame->n_events; i++) {
         uint32_t pixel = event_pixel(frame, i), count = event_count(frame, i, &next_bright);
-        uint8_t bin = is_single ? 1 : run->bin_of_block[pixel / BLOCK_PIXELS];
-        if (bin == BLOCK_MIXED)
-            bin = run->bin_of_pixel[pixel];
+        uint8_t bin = is_single ? 1 : bin_of(run, pixel);
         if (bin == 0)
             continue;
         if (count > TTCF_COUNT_MAX) {
@@ -418,7 +430,7 @@ size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead)
             continue;
         run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
         run->bin_of_pixel[p] = run->lines[p].bin = 0;
-        run->bin_of_block[p / BLOCK_PIXELS] = BLOCK_MIXED;
+        run->blocks[p / BLOCK_PIXELS].change = BLOCK_MIXED;
         ret_is_dead[p] = 1;
         n_dead++;
     }
@@ -752,7 +764,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
 {
     size_t n = run->n_pixels;
     run->bin_of_pixel = malloc(n);
-    run->bin_of_block = malloc(n / BLOCK_PIXELS + 1);
+    run->blocks = calloc(n / BLOCK_PIXELS + 1, sizeof *run->blocks);
     run->is_bright = calloc(n, 1);
     run->range_of_lag = malloc(run->n_frames_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
@@ -767,7 +779,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     if (settings->sensitivity)
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
-                    run->bin_of_pixel && run->bin_of_block && run->is_bright && run->range_of_lag && run->bins &&
+                    run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
                     run->lines && run->pool && run->pixel && run->count && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
@@ -775,6 +787,20 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     for (int b = 0; is_whole && b < run->n_bins; b++)
         is_whole = allocate_bin(run, &run->bins[b], b + 1, (size_t)b < n_matrices);
     return is_whole;
+}
+
+static struct block describe_block(const uint8_t *bin_of_pixel, size_t n)
+{
+    struct block block = {.change = (uint8_t)n, .first = bin_of_pixel[0], .second = bin_of_pixel[n - 1]};
+    size_t n_changes = 0;
+    for (size_t i = 1; i < n; i++)
+        if (bin_of_pixel[i] != bin_of_pixel[i - 1]) {
+            n_changes++;
+            block.change = (uint8_t)i;
+        }
+    if (n_changes > 1)
+        block.change = BLOCK_MIXED;
+    return block;
 }
 
 /* Bins and parts of the pixels, ranges of the lags, slices of the waiting time. */
@@ -786,15 +812,16 @@ static void set_tables(struct ttcf_run *run, const struct ttcf_settings *setting
     if (run->sensitivity)
         memcpy(run->sensitivity, settings->sensitivity, run->n_pixels * sizeof *run->sensitivity);
     for (size_t p = 0; p < run->n_pixels; p++) {
-        uint8_t *of_block = &run->bin_of_block[p / BLOCK_PIXELS];
-        bool is_same = p % BLOCK_PIXELS == 0 || *of_block == run->bin_of_pixel[p];
-        *of_block = is_same ? run->bin_of_pixel[p] : BLOCK_MIXED;
         run->lines[p].bin = run->bin_of_pixel[p];
         if (run->bin_of_pixel[p] == 0)
             continue;
         assert(!run->part_of_pixel || (run->part_of_pixel[p] >= 1 && run->part_of_pixel[p] <= run->n_parts));
         run->bins[run->bin_of_pixel[p] - 1].n_pixels++;
         run->bins[run->bin_of_pixel[p] - 1].n_pixels_begun++;
+    }
+    for (size_t p = 0; p < run->n_pixels; p += BLOCK_PIXELS) {
+        size_t n = run->n_pixels - p < BLOCK_PIXELS ? run->n_pixels - p : BLOCK_PIXELS;
+        run->blocks[p / BLOCK_PIXELS] = describe_block(run->bin_of_pixel + p, n);
     }
     for (int b = 1; b < run->n_bins; b++)
         run->bins[b].first_event = run->bins[b - 1].first_event + run->bins[b - 1].n_pixels_begun + AHEAD;
@@ -855,7 +882,7 @@ void ttcf_end(struct ttcf_run *run)
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
     void *const memory[] = {run->bin_of_pixel,
-                            run->bin_of_block,
+                            run->blocks,
                             run->part_of_pixel,
                             run->sensitivity,
                             run->photons,

@@ -48,7 +48,7 @@
 #include "base/err.h"
 
 #define TTCF_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
-#define TTCF_BINS_MAX 254
+#define TTCF_BINS_MAX 255
 #define TTCF_HOT_MEANS 50
 #define TTCF_HOT_PHOTONS 50
 #define TTCF_COUNT_MAX 255

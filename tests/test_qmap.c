@@ -271,7 +271,7 @@ static void refused_divisions(void **state)
     settings.geometry = &geometry;
     settings.n_sectors = 100;
     assert_int_equal(qmap_divide(&qmap, &settings, &err), ERR_ARG);
-    assert_non_null(strstr(err.message, "more than 254 bins"));
+    assert_non_null(strstr(err.message, "more than 255 bins"));
     settings.n_sectors = settings.n_bands = 1;
     settings.bands = far;
     assert_int_equal(qmap_divide(&qmap, &settings, &err), ERR_DATA);

@@ -304,7 +304,7 @@ def check_refusals(directory, master, frames):
     said = json.loads(analyze(blind, f"{directory}/blind_results.hdf", "--json").stdout)
     check(said["bins"][0]["q_inv_angstrom"] is None and said["n_photons"] == frames[:40].sum(),
           "a series without a geometry is one bin without q")
-    for wrong in (["--bands", "0"], ["--bands", "255"], ["--bands", "2:1"], ["--bands", "1:2,1.5:3"], ["--bands", "1:2,"],
+    for wrong in (["--bands", "0"], ["--bands", "256"], ["--bands", "2:1"], ["--bands", "1:2,1.5:3"], ["--bands", "1:2,"],
                   ["--bands", "nan:1"], ["--sectors", "x"], ["--memory", "4T"], ["--memory", "-1"], ["--ages", "65"],
                   ["--arm", "x"], ["--arm", "1,"], ["--arm", "1", "--poni", poni]):
         check(analyze(master, f"{directory}/wrong_results.hdf", *wrong).returncode == 2,
