@@ -123,11 +123,12 @@ static int correlate_frame(struct scan *scan, const struct event_frame *frame, s
     return ttcf_add_frame(scan->run, &left, err);
 }
 
-static void mask_dead_pixels(struct scan *scan)
+static int mask_dead_pixels(struct scan *scan, struct err *err)
 {
-    scan->n_dead = ttcf_drop_dead(scan->run, scan->scratch);
-    for (size_t p = 0; p < scan->n_pixels; p++)
+    int code = ttcf_drop_dead(scan->run, scan->scratch, &scan->n_dead, err);
+    for (size_t p = 0; code == 0 && p < scan->n_pixels; p++)
         scan->is_masked[p] |= scan->scratch[p];
+    return code;
 }
 
 static int keep_early(struct early *early, const struct event_frame *frame, struct err *err)
@@ -348,9 +349,7 @@ static int read_scan(struct scan *scan, struct err *err)
         if (code == 0)
             code = read_again(scan, has_cache, err);
     }
-    if (code == 0)
-        mask_dead_pixels(scan);
-    return code;
+    return code ? code : mask_dead_pixels(scan, err);
 }
 
 static void fit_bin(const struct scan *scan, struct result_bin *bin)

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "analysis/profile.h"
+
 #define RANGES_PER_OCTAVE 10.0
 #define LINE_PHOTONS 29
 #define POOL_BLOCK_LINES 65536 /* 4 MB */
@@ -46,7 +48,6 @@ struct bin {
     double *map_sum;                              /* [map_n * map_n], at (t2, t1) */
     uint32_t *group_photons;                      /* [TTCF_GROUPS * n_frames] */
     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX]; /* [TTCF_GROUPS] by range of lags */
-    double n_effective, n_effective_without[TTCF_GROUPS]; /* pixels; measure_profiles fills them */
 };
 
 struct ttcf_run {
@@ -59,7 +60,8 @@ struct ttcf_run {
     float *sensitivity;      /* [n_pixels], NULL: all alike */
     uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
     size_t n_frames_counted, n_frames_profiled;
-    uint8_t *is_bright; /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
+    struct profile *profiles; /* [n_bins], of the first n_frames_profiled frames */
+    uint8_t *is_bright;       /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
     size_t map_binning, map_n;
     struct ttcf_lags lags;
     uint8_t *range_of_lag; /* [n_frames_max] */
@@ -364,79 +366,41 @@ size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
 
 /* ---- the profile of the mean intensity ----------------------------------------------------------------------- */
 
-/* Of one part of a bin. */
-struct part {
-    uint8_t bin;
-    size_t n_pixels[TTCF_GROUPS], n_photons;
-    double sensitivity[TTCF_GROUPS], squares[TTCF_GROUPS]; /* sums over its pixels */
-};
-
-static size_t part_pixels(const struct part *part)
+/* What analysis/profile needs; photons only where there is a profile, or `with_photons`. */
+static int gather_pixels(struct ttcf_run *run, bool with_photons, struct profile_pixels *ret_pixels, struct err *err)
 {
-    size_t n = 0;
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        n += part->n_pixels[g];
-    return n;
+    bool is_counted = with_photons || run->part_of_pixel || run->sensitivity;
+    *ret_pixels = (struct profile_pixels){.n_pixels = run->n_pixels,
+                                          .bin = run->bin_of_pixel,
+                                          .part = run->part_of_pixel,
+                                          .sensitivity = run->sensitivity,
+                                          .photons = is_counted ? count_photons(run) : NULL,
+                                          .n_bins = run->n_bins,
+                                          .n_parts = run->n_parts};
+    return is_counted && !ret_pixels->photons
+               ? err_set(err, ERR_SYSTEM, "no memory for the photons of %zu pixels", run->n_pixels)
+               : 0;
 }
 
-static double sum_of_groups(const double sums[TTCF_GROUPS])
+int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, struct err *err)
 {
-    double sum = 0.0;
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        sum += sums[g];
-    return sum;
-}
-
-static size_t part_of(const struct ttcf_run *run, size_t pixel)
-{
-    return run->part_of_pixel ? run->part_of_pixel[pixel] : run->bin_of_pixel[pixel];
-}
-
-static bool has_profile(const struct ttcf_run *run) { return run->part_of_pixel || run->sensitivity; }
-
-/* [n_parts + 1], by number; free. Photons are counted only where there is a profile, or `with_photons`. */
-static struct part *measure_parts(struct ttcf_run *run, bool with_photons)
-{
-    struct part *parts = calloc((size_t)run->n_parts + 1, sizeof *parts);
-    bool is_counted = with_photons || has_profile(run);
-    const uint32_t *photons = is_counted ? count_photons(run) : NULL;
-    if (!parts || (is_counted && !photons)) {
-        free(parts);
-        return NULL;
-    }
+    struct profile_pixels pixels;
+    int code = gather_pixels(run, true, &pixels, err);
+    if (code == 0)
+        code = profile_mark_dead(&pixels, ret_is_dead, err);
+    if (code)
+        return code;
+    *ret_n = 0;
     for (size_t p = 0; p < run->n_pixels; p++) {
-        if (run->bin_of_pixel[p] == 0)
-            continue;
-        struct part *part = &parts[part_of(run, p)];
-        part->bin = run->bin_of_pixel[p];
-        size_t group = p / TTCF_GROUP_PIXELS % TTCF_GROUPS;
-        double sensitivity = run->sensitivity ? (double)run->sensitivity[p] : 1.0;
-        part->n_pixels[group]++;
-        part->sensitivity[group] += sensitivity;
-        part->squares[group] += sensitivity * sensitivity;
-        part->n_photons += photons ? photons[p] : 0;
-    }
-    return parts;
-}
-
-size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead)
-{
-    size_t n_dead = 0;
-    memset(ret_is_dead, 0, run->n_pixels);
-    struct part *parts = measure_parts(run, true);
-    for (size_t p = 0; parts && p < run->n_pixels; p++) {
-        const struct part *part = &parts[part_of(run, p)];
-        if (run->bin_of_pixel[p] == 0 || run->photons[p] > 0 || part->n_photons < TTCF_DEAD_MEAN * part_pixels(part))
+        if (!ret_is_dead[p])
             continue;
         run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
         run->bin_of_pixel[p] = run->lines[p].bin = 0;
         run->blocks[p / BLOCK_PIXELS].change = BLOCK_MIXED;
-        ret_is_dead[p] = 1;
-        n_dead++;
+        (*ret_n)++;
     }
-    free(parts);
     run->n_frames_profiled = 0;
-    return n_dead;
+    return 0;
 }
 
 void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
@@ -447,7 +411,7 @@ void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *r
         const struct line *line = &run->lines[p];
         if (run->bin_of_pixel[p] == 0)
             continue;
-        uint64_t *of_part = ret_photons + part_of(run, p) - 1;
+        uint64_t *of_part = ret_photons + (run->part_of_pixel ? run->part_of_pixel[p] : run->bin_of_pixel[p]) - 1;
         for (size_t n = line->n;; n = LINE_PHOTONS) {
             for (size_t i = 0; i < n; i++)
                 of_part[line->frame[i] * (size_t)n_segments / run->n_frames * n_parts]++;
@@ -458,48 +422,23 @@ void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *r
     }
 }
 
-/*
- * How many pixels a flat bin would have: (sum of w)^2 / (sum of w^2), w the mean intensity of a pixel's part times the
- * pixel's sensitivity. The square of a part's n photons is taken as n (n - 1), whose mean is the square of the mean
- * (Poisson), so that the noise of few photons does not pass for a profile. The same without each group of pixels, with
- * the same w.
- */
-static void measure_profile(const struct ttcf_run *run, struct bin *bin, const struct part *parts)
+static const struct profile *profile_of(const struct ttcf_run *run, const struct bin *bin)
 {
-    double sum[1 + TTCF_GROUPS] = {0.0}, squares[1 + TTCF_GROUPS] = {0.0}, n[1 + TTCF_GROUPS] = {0.0};
-    for (int k = 1; k <= run->n_parts; k++) {
-        const struct part *part = &parts[k];
-        double all = sum_of_groups(part->sensitivity), all_squares = sum_of_groups(part->squares);
-        double n_part = (double)part_pixels(part), photons = (double)part->n_photons;
-        if (n_part == 0.0 || part->bin != bin->number)
-            continue;
-        for (int g = 0; g <= TTCF_GROUPS; g++) {
-            n[g] += n_part - (g ? (double)part->n_pixels[g - 1] : 0.0);
-            sum[g] += photons / all * (all - (g ? part->sensitivity[g - 1] : 0.0));
-            squares[g] += photons * (photons - 1.0) / (all * all) * (all_squares - (g ? part->squares[g - 1] : 0.0));
-        }
-    }
-    double unbiased = sum[0] > 0.0 ? (sum[0] - 1.0) / sum[0] : 0.0;
-    for (int g = 0; g <= TTCF_GROUPS; g++) {
-        bool is_flat = !has_profile(run) || !(squares[g] > 0.0);
-        double n_effective = is_flat ? n[g] : sum[g] * sum[g] * unbiased / squares[g];
-        *(g ? &bin->n_effective_without[g - 1] : &bin->n_effective) = n_effective;
-    }
+    return &run->profiles[bin->number - 1];
 }
 
 /* Once for all bins. */
 static int measure_profiles(struct ttcf_run *run, struct err *err)
 {
+    struct profile_pixels pixels;
     if (run->n_frames_profiled == run->n_frames)
         return 0;
-    struct part *parts = measure_parts(run, false);
-    if (!parts)
-        return err_set(err, ERR_SYSTEM, "no memory for the profile of %zu pixels", run->n_pixels);
-    for (int b = 0; b < run->n_bins; b++)
-        measure_profile(run, &run->bins[b], parts);
-    free(parts);
-    run->n_frames_profiled = run->n_frames;
-    return 0;
+    int code = gather_pixels(run, false, &pixels, err);
+    if (code == 0)
+        code = profile_measure(&pixels, run->profiles, err);
+    if (code == 0)
+        run->n_frames_profiled = run->n_frames;
+    return code;
 }
 
 /* ---- the result ---------------------------------------------------------------------------------------------- */
@@ -540,14 +479,14 @@ static double age_autocorrelation(const struct ttcf *ttcf, int age, size_t lag)
 static void finish_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
 {
     size_t n_frames = ttcf->n_frames;
-    double scale = bin->n_effective / (double)bin->n_pixels_begun;
+    double scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
     for (size_t lag = 0; lag < n_frames; lag++) {
         double n = filled_pairs(ttcf, lag);
         ttcf->pairs[lag] = ttcf->pairs_expected[lag] = 0.0;
         for (int a = 0; a < ttcf->n_ages; a++) {
             size_t i = (size_t)a * n_frames + lag;
             ttcf->age_pairs[i] = (double)bin->pairs[(size_t)a * run->n_frames_max + lag];
-            ttcf->age_pairs_expected[i] = age_autocorrelation(ttcf, a, lag) / bin->n_effective;
+            ttcf->age_pairs_expected[i] = age_autocorrelation(ttcf, a, lag) / profile_of(run, bin)->n_effective;
             ttcf->pairs[lag] += ttcf->age_pairs[i];
             ttcf->pairs_expected[lag] += ttcf->age_pairs_expected[i];
         }
@@ -570,7 +509,7 @@ static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct 
                       double *until)
 {
     size_t n = ttcf->n_frames;
-    double n_pixels = bin->n_effective_without[group];
+    double n_pixels = profile_of(run, bin)->n_effective_without[group];
     until[0] = 0.0;
     for (size_t t = 0; t < n; t++) {
         rest[t] = ttcf->photons_per_frame[t] - bin->group_photons[group * run->n_frames_max + t];
@@ -590,7 +529,7 @@ static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct 
 static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf)
 {
     size_t n = ttcf->map_n, binning = ttcf->map_binning;
-    double filled[TTCF_MAP_MAX] = {0.0}, scale = bin->n_effective / (double)bin->n_pixels_begun;
+    double filled[TTCF_MAP_MAX] = {0.0}, scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
     for (size_t t = 0; t < n * binning; t++)
         filled[t / binning] += ttcf->photons_per_frame[t] > 0.0;
     for (size_t t2 = 0; t2 < n; t2++)
@@ -603,9 +542,9 @@ static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct
 }
 
 /* Handed over. The sums were made with as many pixels as there were at the beginning, and without a profile. */
-static void finish_matrix(struct bin *bin, struct ttcf *ttcf)
+static void finish_matrix(const struct ttcf_run *run, struct bin *bin, struct ttcf *ttcf)
 {
-    double scale = bin->n_effective / (double)bin->n_pixels_begun;
+    double scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
     size_t n_cells = bin->matrix ? ttcf->n_frames * (ttcf->n_frames + 1) / 2 : 0;
     ttcf->matrix = bin->matrix;
     bin->matrix = NULL;
@@ -655,7 +594,7 @@ static struct ttcf outline(const struct ttcf_run *run, const struct bin *bin)
     struct ttcf ttcf = {.n_frames = run->n_frames,
                         .n_pixels = bin->n_pixels,
                         .n_photons = bin->n_photons,
-                        .n_pixels_effective = bin->n_effective,
+                        .n_pixels_effective = profile_of(run, bin)->n_effective,
                         .n_ages = run->n_ages,
                         .map_binning = run->map_binning,
                         .map_n = run->n_frames / run->map_binning};
@@ -687,7 +626,7 @@ int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf 
             leave_out(run, bin, &ttcf, g, work, work + n);
         finish_map(run, bin, &ttcf);
         if (is_last)
-            finish_matrix(bin, &ttcf);
+            finish_matrix(run, bin, &ttcf);
         *ret_ttcf = ttcf;
     }
     free(work);
@@ -768,6 +707,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->is_bright = calloc(n, 1);
     run->range_of_lag = malloc(run->n_frames_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
+    run->profiles = calloc((size_t)run->n_bins, sizeof *run->profiles);
     run->lines = map_memory(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
@@ -780,7 +720,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
                     run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->lines && run->pool && run->pixel && run->count && run->row && run->c && grow_pool(run, 0);
+                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->row && run->c &&
+                    grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);

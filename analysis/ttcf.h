@@ -15,14 +15,9 @@
  *     g2_mean    mean over t of C(t, t + lag)
  *     g2         sum over t of <I(t) I(t + lag)>_p  /  sum over t of <I(t)>_p <I(t + lag)>_p / profile     (fitted)
  *
- * profile = <w^2>_p / <w>_p^2: where the mean intensity w differs from pixel to pixel (the structure factor across a
- * band of q, absorption, polarisation), <I I> of pixels that know nothing of each other is <w^2> and not <w>^2, and the
- * baseline would stand at the profile instead of at 1: at 1.08 for a factor of three across a bin. w is the mean over
- * the scan and over a part of the bin that is small against the gradient and large against speckle (part_of_pixel), as
- * Lumma et al., Rev. Sci. Instrum. 71, 3274 (2000), doi 10.1063/1.1287637, smooth the intensity that they normalise by;
- * never the pixel's own, which would divide out frozen speckle with the gradient. Dividing the sum, and not each pixel,
- * keeps the counts whole numbers and weighs a pixel by its photons, which is the least noisy. It is stated as the
- * number of pixels that a flat bin of the same noise would have: n_pixels_effective = n_pixels / profile.
+ * profile = <w^2>_p / <w>_p^2 is that of the mean intensity w across the bin, smoothed over parts of it: without it an
+ * intensity that differs from pixel to pixel would lift the baseline (analysis/profile.h). It is stated as the number
+ * of pixels that a flat bin of the same noise would have, n_pixels_effective = n_pixels / profile. Counts stay whole.
  *
  * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A frame
  * without photons has no C: NaN in the matrix, left out of g2_mean and of the map; in g2 it counts as it is (nothing).
@@ -121,9 +116,9 @@ size_t ttcf_matrix_bytes(size_t n_frames);
 /* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
 size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);
 
-/* Takes the pixels out of their bins that are dead by what has come so far; marks them in ret_is_dead [n_pixels];
- * returns how many there are. */
-size_t ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead);
+/* Takes the pixels out of their bins that are dead by what has come so far; marks them in ret_is_dead [n_pixels].
+ * Errors: ERR_SYSTEM (memory). */
+int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, struct err *err);
 
 /* Photons of every pixel so far, ret_photons [n_pixels]; 0 where it is in no bin. */
 void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons);
