@@ -31,8 +31,8 @@ struct profile_pixels {
     const uint8_t *bin;       /* 0: in none */
     const uint16_t *part;     /* 1 .. n_parts where a pixel is in a bin, no part in two bins; NULL: each bin is one */
     const float *sensitivity; /* to any scale, above 0 where a pixel is in a bin; NULL: all alike */
-    const uint32_t *photons;  /* NULL only without parts and sensitivity: then nothing is known, and all bins are flat */
-    int n_bins, n_parts;      /* without parts, n_parts is n_bins */
+    const uint32_t *photons; /* NULL only without parts and sensitivity: then nothing is known, and all bins are flat */
+    int n_bins, n_parts;     /* without parts, n_parts is n_bins */
 };
 
 /* Of one bin. */
