@@ -830,6 +830,7 @@ void ttcf_end(struct ttcf_run *run)
                             run->is_bright,
                             run->range_of_lag,
                             run->bins,
+                            run->profiles,
                             run->pool,
                             run->pixel,
                             run->count,
