@@ -1,8 +1,8 @@
 #include <endian.h>
-#include <lz4.h>
 #include <string.h>
 
 #include "analysis/bslz4_block.h"
+#include "analysis/lz4_strict.h"
 
 #define WORDS_MAX (BSLZ4_BLOCK_BYTES_MAX / 8 / 8) /* of the planes of a block of bytes, the longest */
 
@@ -40,10 +40,11 @@ int bslz4_portable_block(const struct bslz4_block *block, struct event_sink *sin
 {
     const struct frame_shape *frame = block->frame;
     size_t plane_bytes = block->n_elements / 8, n_mask_words = (frame->n_pixels + 63) / 64;
-    int n_planes = 8 * frame->element_bytes, n_out = (int)(block->n_elements * (size_t)frame->element_bytes);
+    int n_planes = 8 * frame->element_bytes;
+    size_t n_out = block->n_elements * (size_t)frame->element_bytes;
     uint8_t planes[BSLZ4_BLOCK_BYTES_MAX];
     uint64_t words[WORDS_MAX + 1];
-    if (LZ4_decompress_safe((const char *)block->in, (char *)planes, (int)block->n_in, n_out) != n_out)
+    if (!lz4_decode_strict(block->in, block->n_in, planes, n_out))
         return -1;
     unite_planes(planes, n_planes, plane_bytes, words);
     for (size_t i = 0; 8 * i < plane_bytes; i++) {

@@ -1,6 +1,6 @@
 #include "analysis/dense.h"
+#include "analysis/lz4_strict.h"
 
-#include <lz4.h>
 #include <string.h>
 
 #define HEADER_BYTES 12
@@ -73,8 +73,7 @@ int dense_decode_lz4(const struct frame_shape *shape, const uint8_t *chunk, size
         at += 4;
         if (n_in == n_out)
             memcpy(scratch + done, chunk + at, n_out);
-        else if (n_in > INT32_MAX || LZ4_decompress_safe((const char *)chunk + at, (char *)scratch + done, (int)n_in,
-                                                         (int)n_out) != (int)n_out)
+        else if (n_in > INT32_MAX || !lz4_decode_strict(chunk + at, n_in, scratch + done, n_out))
             return err_set(err, ERR_DATA, "block at byte %zu is not LZ4 of %zu bytes", at - 4, n_out);
         at += n_in;
         done += n_out;
