@@ -1,7 +1,8 @@
 #include "analysis/dense.h"
-#include "analysis/lz4_strict.h"
 
 #include <string.h>
+
+#include "analysis/lz4_strict.h"
 
 #define HEADER_BYTES 12
 

@@ -822,20 +822,10 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel,
-                            run->blocks,
-                            run->part_of_pixel,
-                            run->sensitivity,
-                            run->photons,
-                            run->is_bright,
-                            run->range_of_lag,
-                            run->bins,
-                            run->profiles,
-                            run->pool,
-                            run->pixel,
-                            run->count,
-                            run->row,
-                            run->c};
+    void *const memory[] = {run->bin_of_pixel, run->blocks,    run->part_of_pixel, run->sensitivity,
+                            run->photons,      run->is_bright, run->range_of_lag,  run->bins,
+                            run->profiles,     run->pool,      run->pixel,         run->count,
+                            run->row,          run->c};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);

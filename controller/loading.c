@@ -201,9 +201,9 @@ void loading_start(struct loading *loading, const struct loading_settings *setti
         .command_bar = clamp(membrane_bar, 0.0, settings->membrane_bar_max), /* an empty membrane may read -0.01 bar */
         .t_ns = now_ns,
         .moved_bar = membrane_bar,
+        .yield_share = YIELD_SHARE_SEEN,
+        .yield_share_sigma = YIELD_SHARE_SIGMA,
     };
-    loading->yield_share = YIELD_SHARE_SEEN;
-    loading->yield_share_sigma = YIELD_SHARE_SIGMA;
     take_over(loading, &before);
     loading->acting_bar = acting_bar(loading, membrane_bar);
     enter(loading, LOADING_RAMP, now_ns);

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "analysis/ttcf.h"
+#include "sim/random.h"
 
 #define SIDE 2048
 #define N_PIXELS ((size_t)SIDE * SIDE)
@@ -30,17 +31,7 @@ struct scan {
     uint32_t *events; /* [n_events] */
 };
 
-static uint64_t random_state;
-
-static uint64_t draw(void) /* splitmix64 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
-static double draw_uniform(void) { return ((double)(draw() >> 11) + 0.5) * 0x1p-53; }
+static struct random dice;
 
 /* Gaps between pixels with photons are geometric; a pixel that has one has more by the Poisson law. */
 static struct scan draw_scan(size_t n_frames)
@@ -51,10 +42,10 @@ static struct scan draw_scan(size_t n_frames)
                         .first = calloc(n_frames + 1, sizeof *scan.first),
                         .events = malloc(size * sizeof *scan.events)};
     for (size_t t = 0; t < n_frames; t++) {
-        for (double at = floor(log(draw_uniform()) * scale); at < (double)N_PIXELS;
-             at += 1.0 + floor(log(draw_uniform()) * scale)) {
+        for (double at = floor(log(random_uniform(&dice)) * scale); at < (double)N_PIXELS;
+             at += 1.0 + floor(log(random_uniform(&dice)) * scale)) {
             uint32_t more = 0;
-            while (draw_uniform() < p_two)
+            while (random_uniform(&dice) < p_two)
                 more++;
             scan.events[scan.n_events++] = (uint32_t)at | more << PIXEL_BITS;
             scan.n_photons += 1 + more;
@@ -99,7 +90,7 @@ static double pair_s(uint64_t n_pairs, size_t n_frames)
     static uint16_t order[N];
     uint32_t *row = calloc(n_frames, sizeof *row);
     for (int i = 0; i < N; i++)
-        order[i] = (uint16_t)(draw() % n_frames);
+        order[i] = (uint16_t)(random_bits(&dice) % n_frames);
     double start_s = now_s();
     for (uint64_t n = 0; n < n_pairs; n += N)
         for (int i = 0; i < N; i++)
@@ -192,7 +183,7 @@ static void run_case(const char *name, const struct scan *scan, int n_bins, bool
 int main(void)
 {
     const char *seed = getenv("SEED");
-    random_state = seed ? strtoull(seed, NULL, 10) : 1;
+    dice.state = seed ? strtoull(seed, NULL, 10) : 1;
     struct scan scan = draw_scan(7000);
     run_case("C", &scan, 1, true);
     run_case("C", &scan, 10, true);

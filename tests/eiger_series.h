@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "sim/eiger_file.h"
+#include "sim/random.h"
 
 #define SERIES_ROWS 2162
 #define SERIES_COLUMNS 2068
@@ -19,19 +20,11 @@
 #define SERIES_FOLDER "build/bench"
 
 struct eiger_series {
-    uint64_t random_state;
+    struct random random;
     double *sum;                        /* [SERIES_PIXELS], mean photons per frame in all pixels up to this one */
     struct speckle_event *events;       /* [SERIES_PIXELS], of the frame drawn last */
     uint32_t pixel_mask[SERIES_PIXELS]; /* bits of eiger_file_flaw */
 };
-
-static inline double series_draw(struct eiger_series *series) /* splitmix64, (0, 1] */
-{
-    uint64_t z = series->random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53 + 0x1p-53;
-}
 
 /* An EIGER2 4M is 4 x 2 modules of 512 x 1028 pixels, with gaps of 38 rows and 12 columns. */
 static inline void series_draw_mask(struct eiger_series *series)
@@ -42,7 +35,7 @@ static inline void series_draw_mask(struct eiger_series *series)
         series->pixel_mask[i] = is_gap ? EIGER_FILE_GAP : 0;
     }
     for (int i = 0; i < SERIES_BAD_PIXELS; i++)
-        series->pixel_mask[(size_t)(series_draw(series) * (double)(SERIES_PIXELS - 1))] |= EIGER_FILE_DEAD;
+        series->pixel_mask[(size_t)(random_uniform(&series->random) * (double)(SERIES_PIXELS - 1))] |= EIGER_FILE_DEAD;
 }
 
 /* The valid pixels' mean is photons_per_pixel. */
@@ -68,7 +61,7 @@ static inline struct eiger_series *series_new(unsigned long seed)
 {
     struct eiger_series *series = calloc(1, sizeof *series);
     if (series) {
-        series->random_state = seed;
+        series->random.state = seed;
         series->sum = malloc(SERIES_PIXELS * sizeof *series->sum);
         series->events = malloc(SERIES_PIXELS * sizeof *series->events);
     }
@@ -112,10 +105,10 @@ static inline size_t series_find_pixel(const struct eiger_series *series, size_t
 static inline int series_draw_frame(struct eiger_series *series)
 {
     int n = 0;
-    double at = -log(series_draw(series));
+    double at = -log(random_uniform(&series->random));
     for (size_t i = series_find_pixel(series, 0, at); i < SERIES_PIXELS; i = series_find_pixel(series, i + 1, at)) {
         series->events[n] = (struct speckle_event){.pixel = (uint32_t)i};
-        for (; series->sum[i] >= at; at -= log(series_draw(series)))
+        for (; series->sum[i] >= at; at -= log(random_uniform(&series->random)))
             series->events[n].count++;
         n++;
     }

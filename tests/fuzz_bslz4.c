@@ -8,6 +8,7 @@
 
 #include "analysis/bslz4.h"
 #include "tests/fuzz.h"
+#include "tests/fuzz/photons.h"
 
 #define PIXELS_MAX 9000
 static const size_t N_PIXELS[] = {8, 64, 100, PIXELS_MAX};
@@ -70,22 +71,6 @@ struct decoded {
     int code;
 };
 
-static void check_events(const struct frame_shape *shape, const struct decoded *decoded)
-{
-    const struct event_frame frame = event_frame_of(&decoded->sink, shape->pixel_bits);
-    size_t next_bright = 0;
-    FUZZ_CHECK(frame.n_events + frame.n_invalid <= shape->n_pixels, "%zu events and %zu invalid of %zu", frame.n_events,
-               frame.n_invalid, shape->n_pixels);
-    for (size_t i = 0; i < frame.n_events; i++) {
-        uint32_t pixel = event_pixel(&frame, i), count = event_count(&frame, i, &next_bright);
-        FUZZ_CHECK(pixel < shape->n_pixels && (i == 0 || pixel > event_pixel(&frame, i - 1)), "event %zu in pixel %u",
-                   i, pixel);
-        FUZZ_CHECK(shape->valid_bits[pixel / 64] >> pixel % 64 & 1, "pixel %u is masked", pixel);
-        FUZZ_CHECK(count >= 1 && count <= shape->count_max, "%u photons", count);
-    }
-    FUZZ_CHECK(next_bright == frame.n_bright, "%zu of %zu bright events", next_bright, frame.n_bright);
-}
-
 static void decode(struct decoded *decoded, enum bslz4_path path, const struct frame_shape *shape, const uint8_t *chunk,
                    size_t size)
 {
@@ -93,8 +78,12 @@ static void decode(struct decoded *decoded, enum bslz4_path path, const struct f
     decoded->sink = (struct event_sink){.events = decoded->events, .bright = decoded->bright};
     decoded->code = bslz4_decode_frame_by(path, shape, chunk, size, &decoded->sink, &err);
     FUZZ_CHECK(decoded->code == 0 || err.message[0], "refused without a sentence");
-    if (decoded->code == 0)
-        check_events(shape, decoded);
+    if (decoded->code == 0) {
+        const struct event_frame frame = event_frame_of(&decoded->sink, shape->pixel_bits);
+        FUZZ_CHECK(frame.n_events + frame.n_invalid <= shape->n_pixels, "%zu events and %zu invalid of %zu",
+                   frame.n_events, frame.n_invalid, shape->n_pixels);
+        fuzz_check_photons(&frame, shape->valid_bits, shape->n_pixels, shape->count_max);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -104,7 +104,7 @@ static void check_cache(const struct event_cache *cache)
     FUZZ_CHECK(strlen(event_cache_master_path(cache)) < HEADER_BYTES, "no end of the path");
     for (size_t t = 0; t < info->n_frames; t++) {
         struct event_frame frame = event_cache_frame(cache, t);
-        fuzz_check_photons(&frame, event_cache_valid_bits(cache), n_pixels);
+        fuzz_check_photons(&frame, event_cache_valid_bits(cache), n_pixels, UINT32_MAX);
     }
 }
 

@@ -120,7 +120,7 @@ static void read_frames(struct frames *frames)
     if (info->n_frames == 0 || frames_start(frames, 0, info->n_frames, 1, &err))
         return;
     for (int i = 0; i < FRAMES_LOOKED_AT && frames_next(frames, &frame, &err) == 1; i++)
-        fuzz_check_photons(&frame, frames_valid_bits(frames), n_pixels);
+        fuzz_check_photons(&frame, frames_valid_bits(frames), n_pixels, UINT32_MAX);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

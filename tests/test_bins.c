@@ -17,6 +17,7 @@
 #include "analysis/isf.h"
 #include "analysis/qmap.h"
 #include "analysis/ttcf.h"
+#include "sim/random.h"
 
 #define SIDE 160
 #define PIXELS (SIDE * SIDE)
@@ -25,15 +26,9 @@
 #define CONTRAST (1.0 / MODES)
 #define TAU_FRAMES 12.0
 
-static uint64_t random_state;
+static struct random dice;
 
-static double draw(void) /* splitmix64, 0 to 1 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return ((double)((z ^ z >> 31) >> 11) + 0.5) * 0x1p-53;
-}
+static double draw(void) { return random_uniform(&dice); }
 
 static uint32_t draw_poisson(double mean)
 {
@@ -160,7 +155,7 @@ static void close_to(double seen, double expected, double within)
 static void gradient_leaves_the_baseline(void **state)
 {
     (void)state;
-    random_state = 1;
+    dice.state = 1;
     double *profile = slope(0.2), squares = 0.0;
     uint8_t *counts = draw_photons(profile, TAU_FRAMES);
     for (size_t p = 0; p < PIXELS; p++)
@@ -189,7 +184,7 @@ static void gradient_leaves_the_baseline(void **state)
 static void gradient_in_the_jackknife(void **state)
 {
     (void)state;
-    random_state = 2;
+    dice.state = 2;
     double *profile = slope(0.2);
     uint8_t *counts = draw_photons(profile, TAU_FRAMES);
     struct ttcf ttcf = correlate(counts, false);
@@ -211,7 +206,7 @@ static void gradient_in_the_jackknife(void **state)
 static void frozen_speckle_stays(void **state)
 {
     (void)state;
-    random_state = 3;
+    dice.state = 3;
     double *profile = slope(0.1);
     uint8_t *counts = draw_photons(profile, INFINITY);
     struct ttcf ttcf = correlate(counts, false);
@@ -226,7 +221,7 @@ static void frozen_speckle_stays(void **state)
 static void noise_is_no_profile(void **state)
 {
     (void)state;
-    random_state = 4;
+    dice.state = 4;
     double *profile = flat(0.1 / FRAMES), mean = 0.0;
     for (int i = 0; i < 16; i++) {
         uint8_t *counts = draw_photons(profile, 1e-3);
@@ -243,7 +238,7 @@ static void noise_is_no_profile(void **state)
 static void flat_field(void **state)
 {
     (void)state;
-    random_state = 10;
+    dice.state = 10;
     double *profile = slope(0.2);
     float *sensitivity = malloc(PIXELS * sizeof *sensitivity), *scaled = malloc(PIXELS * sizeof *scaled);
     for (size_t p = 0; p < PIXELS; p++) {
@@ -311,7 +306,7 @@ static size_t drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead)
 static void dead_pixels(void **state)
 {
     (void)state;
-    random_state = 5;
+    dice.state = 5;
     enum { N = 60 };
     static const size_t dead[] = {50, 77, 5 * SIDE + 99, 9000 / SIDE * SIDE + 130};
     uint8_t *counts = draw_slope(N, 4.0);
@@ -358,7 +353,7 @@ static void dead_pixels(void **state)
 static void dark_but_alive(void **state)
 {
     (void)state;
-    random_state = 6;
+    dice.state = 6;
     enum { N = 40 };
     uint8_t *counts = draw_slope(N, 1.0);
     for (size_t t = 0; t < N; t++)
@@ -374,7 +369,7 @@ static void dark_but_alive(void **state)
 static void ages_against_dense(void **state)
 {
     (void)state;
-    random_state = 7;
+    dice.state = 7;
     enum { N = 50, AGES = 4 };
     uint8_t *counts = draw_slope(N, 0.05);
     const struct ttcf_settings settings = settings_of_bands(N, AGES), whole = settings_of_bands(N, 0);
@@ -412,7 +407,7 @@ static void ages_against_dense(void **state)
 static void joined_bins(void **state)
 {
     (void)state;
-    random_state = 8;
+    dice.state = 8;
     enum { N = 60 };
     uint8_t *counts = draw_slope(N, 0.1);
     const struct ttcf_settings settings = settings_of_bands(N, 2);
@@ -444,7 +439,7 @@ static void joined_bins(void **state)
 static void matrices_within_memory(void **state)
 {
     (void)state;
-    random_state = 9;
+    dice.state = 9;
     enum { N = 40 };
     uint8_t *counts = draw_slope(N, 0.1);
     struct ttcf_settings settings = settings_of_bands(N, 0);

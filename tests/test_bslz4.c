@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "analysis/bslz4.h"
+#include "sim/random.h"
 
 #define PIXELS_MAX 70000
 #define CHUNK_MAX (PIXELS_MAX * 4 * 2 + 65536)
@@ -29,15 +30,9 @@ static uint64_t valid_bits[(PIXELS_MAX + 63) / 64];
 static uint32_t events[PIXELS_MAX + EVENT_SLACK];
 static struct event_bright bright[PIXELS_MAX];
 static struct event_sink sink = {.events = events, .bright = bright};
-static uint64_t random_state;
+static struct random dice;
 
-static uint32_t draw(uint32_t below) /* splitmix64 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ z >> 31) >> 32) % below;
-}
+static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 static void put_big_endian(uint8_t *bytes, uint64_t value, int n)
 {
@@ -295,7 +290,7 @@ static void random_frames(void **state)
     static const size_t sizes[] = {1, 7, 8, 9, 64, 96, 4096, 4096 + 8, 2048 * 3 + 1000, 19999};
     static const uint32_t blocks[] = {0, 8192, 16384, 65536, 32, 64};
     uint8_t *chunk = malloc(CHUNK_MAX);
-    random_state = 1;
+    dice.state = 1;
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
         for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++)
             for (int bytes = 1; bytes <= 4; bytes *= 2)
@@ -311,7 +306,7 @@ static void sparse_frames(void **state)
 {
     (void)state;
     uint8_t *chunk = malloc(CHUNK_MAX);
-    random_state = 4;
+    dice.state = 4;
     for (int round = 0; round < 60; round++) {
         int bytes = 1 << draw(3);
         struct frame_shape frame = draw_frame(PIXELS_MAX - draw(20000), bytes, 0, 0);
@@ -388,7 +383,7 @@ static void random_streams(void **state)
 {
     (void)state;
     uint8_t *chunk = malloc(CHUNK_MAX);
-    random_state = 5;
+    dice.state = 5;
     int n_refused = 0;
     for (int round = 0; round < 4000; round++) {
         int bytes = 1 << draw(3);
@@ -435,7 +430,7 @@ static void each_refusal(void **state)
 {
     (void)state;
     uint8_t *chunk = malloc(CHUNK_MAX), *broken = malloc(CHUNK_MAX);
-    random_state = 2;
+    dice.state = 2;
     struct frame_shape frame = draw_frame(10003, 4, 5, 5), larger = frame;
     size_t n = encode(dense, frame.n_pixels, 4, 0, chunk);
     for (size_t cut = 0; cut < n; cut += cut < 40 || cut + 40 > n ? 1 : 97)
@@ -470,7 +465,7 @@ static void random_damage(void **state)
 {
     (void)state;
     uint8_t *chunk = malloc(CHUNK_MAX);
-    random_state = 3;
+    dice.state = 3;
     int n_refused = 0;
     for (int round = 0; round < 6000; round++) {
         struct frame_shape frame = draw_frame(2 + draw(20000), 1 << draw(3), draw(30), draw(20));

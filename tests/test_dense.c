@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "analysis/dense.h"
+#include "sim/random.h"
 
 #define PIXELS_MAX 5000
 #define CHUNK_MAX (PIXELS_MAX * 8 + 4096)
@@ -22,15 +23,9 @@ static uint32_t dense[PIXELS_MAX], events[PIXELS_MAX + EVENT_SLACK];
 static struct event_bright bright[PIXELS_MAX];
 static struct event_sink sink = {.events = events, .bright = bright};
 static uint64_t valid_bits[(PIXELS_MAX + 63) / 64];
-static uint64_t random_state = 1;
+static struct random dice = {.state = 1};
 
-static uint32_t draw(uint32_t below) /* splitmix64 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ z >> 31) >> 32) % below;
-}
+static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 static struct frame_shape draw_frame(uint8_t *ret_bytes)
 {

@@ -20,6 +20,7 @@
 #include <xxhash.h>
 
 #include "analysis/event_cache.h"
+#include "sim/random.h"
 
 #define ROWS 24
 #define COLUMNS 31
@@ -34,7 +35,7 @@ static uint64_t valid_bits[MASK_WORDS];
 static uint32_t events[FRAMES][PIXELS + EVENT_SLACK];
 static struct event_bright bright[FRAMES][PIXELS];
 static struct event_sink sinks[FRAMES];
-static uint64_t random_state = 1;
+static struct random dice = {.state = 1};
 
 static const struct frames_info info = {.n_frames = FRAMES,
                                         .n_rows = ROWS,
@@ -49,13 +50,7 @@ static const struct frames_info info = {.n_frames = FRAMES,
                                         .pixel_size_m = 75e-6,
                                         .start_time = "2026-01-02T03:04:05"};
 
-static uint32_t draw(uint32_t below) /* splitmix64 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ z >> 31) >> 32) % below;
-}
+static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 static int draw_series(void **state)
 {

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "analysis/hit.h"
+#include "sim/random.h"
 
 #define ROWS 200
 #define COLUMNS 300
@@ -23,15 +24,9 @@
 static const struct frame_shape shape = {.n_pixels = PIXELS, .pixel_bits = 25, .count_max = UINT32_MAX - 1};
 static uint8_t is_masked[PIXELS];
 static uint32_t counts[PIXELS];
-static uint64_t random_state;
+static struct random dice;
 
-static double draw(void) /* splitmix64, 0 to 1 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return ((double)((z ^ z >> 31) >> 11) + 0.5) * 0x1p-53;
-}
+static double draw(void) { return random_uniform(&dice); }
 
 /* Photons of fully polarised thermal light whose mean grows threefold over the rows. */
 static void draw_frame(double mean)
@@ -78,7 +73,7 @@ static struct hit_finder *open_finder(size_t n_frames)
 static void light_makes_no_hits(void **state)
 {
     (void)state;
-    random_state = 1;
+    dice.state = 1;
     static const double means[] = {0.0, 0.0005, 0.002, 0.008, 0.03, 0.3, 5.0};
     for (size_t i = 0; i < sizeof means / sizeof means[0]; i++) {
         struct hit_finder *finder = open_finder(FRAMES);
@@ -111,7 +106,7 @@ static size_t flood(uint32_t *values, size_t row, size_t column)
 static void particles_go(void **state)
 {
     (void)state;
-    random_state = 2;
+    dice.state = 2;
     static uint32_t expected[PIXELS], seen[PIXELS];
     struct hit_finder *finder = open_finder(FRAMES);
     size_t n_photons = 0;
@@ -141,7 +136,7 @@ static void particles_go(void **state)
 static void bright_pixels_stay_in_place(void **state)
 {
     (void)state;
-    random_state = 3;
+    dice.state = 3;
     static uint32_t expected[PIXELS], seen[PIXELS];
     struct hit_finder *finder = open_finder(FRAMES);
     draw_frame(0.0005);
@@ -191,7 +186,7 @@ static void edges(void **state)
 static void repeated_pixels_are_hot(void **state)
 {
     (void)state;
-    random_state = 4;
+    dice.state = 4;
     static uint8_t is_hot[PIXELS];
     struct hit_finder *finder = open_finder(FRAMES);
     for (int t = 0; t < HIT_REPEATS; t++) {

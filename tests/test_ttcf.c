@@ -14,16 +14,11 @@
 #include <string.h>
 
 #include "analysis/ttcf.h"
+#include "sim/random.h"
 
-static uint64_t random_state;
+static struct random dice;
 
-static uint32_t draw(uint32_t below) /* splitmix64 */
-{
-    uint64_t z = random_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)((z ^ z >> 31) >> 32) % below;
-}
+static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 /* counts [n_frames * n_pixels]; bins [n_pixels] */
 static struct ttcf_run *run_of(const uint32_t *counts, size_t n_frames, size_t n_pixels, const uint8_t *bins,
@@ -204,7 +199,7 @@ static void known_answer(void **state)
 static void against_dense(void **state)
 {
     (void)state;
-    random_state = 11;
+    dice.state = 11;
     static const struct {
         size_t n_frames, n_pixels;
         uint32_t percent;
@@ -219,7 +214,7 @@ static void against_dense(void **state)
 static void empty_frames(void **state)
 {
     (void)state;
-    random_state = 12;
+    dice.state = 12;
     uint32_t *counts = draw_counts(12 * 1100, 5);
     memset(counts, 0, 1100 * sizeof *counts);
     memset(counts + 7 * 1100, 0, 2 * 1100 * sizeof *counts);
@@ -234,7 +229,7 @@ static void empty_frames(void **state)
 static void exchanged_and_doubled(void **state)
 {
     (void)state;
-    random_state = 13;
+    dice.state = 13;
     enum { N = 25, P = 900 };
     uint32_t *counts = draw_counts(N * P, 10), *other = malloc(N * P * sizeof *other);
     struct ttcf first = correlate(counts, N, P);
@@ -256,7 +251,7 @@ static void exchanged_and_doubled(void **state)
 static void binned_map(void **state)
 {
     (void)state;
-    random_state = 14;
+    dice.state = 14;
     enum { N = 2500, P = 40 };
     uint32_t *counts = draw_counts(N * P, 10);
     struct ttcf ttcf = correlate(counts, N, P);
@@ -282,7 +277,7 @@ static void binned_map(void **state)
 static void hot_pixels(void **state)
 {
     (void)state;
-    random_state = 15;
+    dice.state = 15;
     enum { N = 30, P = 1000 };
     uint32_t *counts = draw_counts(N * P, 10), *rest = malloc(N * (P - 2) * sizeof *rest);
     for (size_t t = 0; t < N; t++) { /* one mad, one that shows only when the mad one is gone */
@@ -324,7 +319,7 @@ static void hot_pixels(void **state)
 static void several_bins(void **state)
 {
     (void)state;
-    random_state = 16;
+    dice.state = 16;
     enum { N = 40, P = 700, BINS = 3 };
     uint32_t *counts = draw_counts(N * P, 20), *own = malloc(N * P * sizeof *own);
     uint8_t bins[P];
