@@ -58,8 +58,8 @@ void fuzz_plant_seeds(void)
         "preloaded { at = '0.1 GPa' }\nload { to = '3.3 GPa', rate = '2 bar/min', back_off = 'apply' }\n"
         "isobar { duration = '3 h', scan = { frames = 6000, frame_time = '0.1 s', count = 4 }, drift_gpa_max = 0.12 }\n"
         "unload { to = '1.5 GPa' }\ndeflate {}\nisobar { duration = '20 min' }\n",
-        "for i = 1, 5 do\n  load { to = i .. ' GPa' }\n  isobar { duration = '9 min', drift_correction = 'none' "
-        "}\nend\n",
+        ("for i = 1, 5 do\n  load { to = i .. ' GPa' }\n"
+         "  isobar { duration = '9 min', drift_correction = 'none' }\nend\n"),
         "load { too = '3 GPa' }\n"};
     char text[2000];
     for (size_t i = 0; i < sizeof STEPS / sizeof STEPS[0]; i++)
