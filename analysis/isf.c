@@ -27,19 +27,14 @@ void isf_bin(const struct ttcf *ttcf, double frame_time_s, struct isf_curve *ret
 {
     ret_curve->n = 0;
     for (size_t r = 0; r < ttcf->lags.n; r++) {
-        double expected = 0.0, pairs = 0.0, sum_lag = 0.0;
-        for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
-            expected += ttcf->pairs_expected[lag];
-            pairs += ttcf->pairs[lag];
-            sum_lag += ttcf->pairs_expected[lag] * (double)lag;
-        }
-        if (!(expected > 0.0))
+        const struct ttcf_range *range = &ttcf->range[r];
+        if (!(range->pairs_expected > 0.0))
             continue;
         int i = ret_curve->n++;
         ret_curve->range[i] = r;
-        ret_curve->lag_s[i] = sum_lag / expected * frame_time_s;
-        ret_curve->g2[i] = pairs / expected;
-        ret_curve->g2_sigma_pairs[i] = 1.0 / sqrt(expected);
+        ret_curve->lag_s[i] = range->lag * frame_time_s;
+        ret_curve->g2[i] = range->pairs / range->pairs_expected;
+        ret_curve->g2_sigma_pairs[i] = 1.0 / sqrt(range->pairs_expected);
     }
 }
 
@@ -158,9 +153,9 @@ static void leave_groups_out(const struct ttcf *ttcf, struct isf_curve *curve,
         struct isf_curve *without = &ret_without[g];
         without->n = 0;
         for (int i = 0; i < curve->n; i++) {
-            double expected = ttcf->pairs_expected_without[g][curve->range[i]];
-            samples[g][i] = expected > 0.0 ? ttcf->pairs_without[g][curve->range[i]] / expected : NAN;
-            if (!(expected > 0.0))
+            const struct ttcf_range *range = &ttcf->without[g][curve->range[i]];
+            samples[g][i] = range->pairs_expected > 0.0 ? range->pairs / range->pairs_expected : NAN;
+            if (!(range->pairs_expected > 0.0))
                 continue;
             without->lag_s[without->n] = curve->lag_s[i];
             without->g2_sigma_pairs[without->n] = curve->g2_sigma_pairs[i];

@@ -254,14 +254,16 @@ static void put_qmap(struct writer *writer, const struct result *result)
 static void put_parts(struct writer *writer, const struct result *result)
 {
     size_t n_parts = (size_t)result->qmap->profile.n, n_frames = result->all->ttcf.n_frames;
+    size_t per_row = result->all->ttcf.frames_per_row, n_rows = (n_frames + per_row - 1) / per_row;
     double *means = numbers(writer, n_parts), *segments = numbers(writer, RESULT_SEGMENTS * n_parts);
     double *n_pixels = numbers(writer, n_parts);
     for (size_t i = 0; writer->ok && i < result->info->n_rows * result->info->n_columns; i++)
         if (!result->is_masked[i] && result->qmap->profile.of_pixel[i])
             n_pixels[result->qmap->profile.of_pixel[i] - 1]++;
     for (size_t s = 0; writer->ok && s < RESULT_SEGMENTS; s++) {
-        size_t first = (s * n_frames + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS;
-        size_t end = ((s + 1) * n_frames + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS;
+        size_t first = (s * n_rows + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS * per_row;
+        size_t end = ((s + 1) * n_rows + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS * per_row;
+        end = end < n_frames ? end : n_frames;
         for (size_t k = 0; k < n_parts; k++) {
             double photons = (double)result->segment_photons[s * n_parts + k];
             means[k] += photons / (n_pixels[k] * (double)n_frames);
@@ -278,23 +280,23 @@ static void put_parts(struct writer *writer, const struct result *result)
 static void put_means(struct writer *writer, const struct result *result)
 {
     const struct ttcf *ttcf = &result->all->ttcf;
-    size_t n = result->info->n_rows * result->info->n_columns, n_frames = ttcf->n_frames;
+    size_t n = result->info->n_rows * result->info->n_columns, n_rows = ttcf->n_rows;
     const hsize_t shape[3] = {1, result->info->n_rows, result->info->n_columns};
-    double *in_time = numbers(writer, 2 * n_frames);
+    double *in_time = numbers(writer, 2 * n_rows);
     float *image = malloc(n * sizeof *image);
     writer->ok = writer->ok && image;
     for (size_t i = 0; writer->ok && i < n; i++)
-        image[i] = (float)result->photon_image[i] / (float)n_frames;
-    for (size_t t = 0; writer->ok && t < n_frames; t++) {
-        in_time[t] = (double)t;
-        in_time[n_frames + t] = ttcf->photons_per_frame[t] / (double)ttcf->n_pixels;
+        image[i] = (float)result->photon_image[i] / (float)ttcf->n_frames;
+    for (size_t t = 0; writer->ok && t < n_rows; t++) {
+        in_time[t] = (double)(t * ttcf->frames_per_row);
+        in_time[n_rows + t] = ttcf->photons_per_row[t] / (double)(ttcf->n_pixels * ttcf->frames_per_row);
     }
     put_group(writer, "/xpcs/temporal_mean", "NXcollection");
     put_array(writer, "/xpcs/temporal_mean/scattering_2d", H5T_NATIVE_FLOAT, 3, shape, shape, image);
     put_label(writer, "/xpcs/temporal_mean/scattering_2d", "units", "photons per frame");
     put_parts(writer, result);
     put_group(writer, "/xpcs/spatial_mean", "NXcollection");
-    put_numbers(writer, "/xpcs/spatial_mean/intensity_vs_time", in_time, 2, n_frames);
+    put_numbers(writer, "/xpcs/spatial_mean/intensity_vs_time", in_time, 2, n_rows);
     free(in_time);
     free(image);
 }
@@ -321,16 +323,12 @@ static void fill_ages(const struct result *result, int b, double *ret_g2, double
     const struct ttcf *ttcf = &result->bins[b].ttcf;
     for (int a = 0; a < result->all->ttcf.n_ages; a++)
         for (int i = 0; i < all->n; i++) {
-            double pairs = 0.0, expected = 0.0;
-            size_t first = result->all->ttcf.lags.first[all->range[i]];
-            size_t end = result->all->ttcf.lags.first[all->range[i] + 1];
-            for (size_t lag = first; lag < end && result->bins[b].is_correlated; lag++) {
-                pairs += ttcf->age_pairs[(size_t)a * ttcf->n_frames + lag];
-                expected += ttcf->age_pairs_expected[(size_t)a * ttcf->n_frames + lag];
-            }
+            struct ttcf_range range = {0};
+            if (result->bins[b].is_correlated)
+                range = ttcf->age[a][all->range[i]];
             int at = (a * all->n + i) * result->n_bins + b;
-            ret_g2[at] = expected > 0.0 ? pairs / expected : NAN;
-            ret_sigma[at] = expected > 0.0 ? 1.0 / sqrt(expected) : NAN;
+            ret_g2[at] = range.pairs_expected > 0.0 ? range.pairs / range.pairs_expected : NAN;
+            ret_sigma[at] = range.pairs_expected > 0.0 ? 1.0 / sqrt(range.pairs_expected) : NAN;
         }
 }
 
@@ -396,7 +394,7 @@ static void put_curves(struct writer *writer, const struct result *result)
 /* One number per lag and bin of what `field` of struct ttcf points to. */
 static void put_lags_of_bins(struct writer *writer, const struct result *result, const char *path, size_t field)
 {
-    size_t n = result->all->ttcf.n_frames, n_bins = (size_t)result->n_bins;
+    size_t n = result->all->ttcf.n_rows, n_bins = (size_t)result->n_bins;
     double *values = numbers(writer, n * n_bins);
     for (size_t b = 0; writer->ok && b < n_bins; b++) {
         const double *own = *(double *const *)((const char *)&result->bins[b].ttcf + field);
@@ -411,11 +409,12 @@ static void put_every_lag(struct writer *writer, const struct result *result)
 {
     const struct ttcf *all = &result->all->ttcf;
     put_group(writer, "/xpcs/every_lag", "NXcollection");
-    put_numbers(writer, "/xpcs/every_lag/g2", all->g2, all->n_frames, 0);
-    put_label(writer, "/xpcs/every_lag/g2", "convention", "ratio of sums over t; index is the lag in frames");
-    put_numbers(writer, "/xpcs/every_lag/g2_mean", all->g2_mean, all->n_frames, 0);
+    put_numbers(writer, "/xpcs/every_lag/g2", all->g2, all->n_rows, 0);
+    put_label(writer, "/xpcs/every_lag/g2", "convention",
+              "ratio of sums over t; index is the lag in rows of /process/frames_per_row frames");
+    put_numbers(writer, "/xpcs/every_lag/g2_mean", all->g2_mean, all->n_rows, 0);
     put_label(writer, "/xpcs/every_lag/g2_mean", "convention", "mean over t of C(t, t + lag); lag 0 holds shot noise");
-    put_numbers(writer, "/xpcs/every_lag/pairs_expected", all->pairs_expected, all->n_frames, 0);
+    put_numbers(writer, "/xpcs/every_lag/pairs_expected", all->pairs_expected, all->n_rows, 0);
     put_group(writer, "/xpcs/every_lag/bins", "NXcollection");
     put_lags_of_bins(writer, result, "/xpcs/every_lag/bins/g2", offsetof(struct ttcf, g2));
     put_lags_of_bins(writer, result, "/xpcs/every_lag/bins/g2_mean", offsetof(struct ttcf, g2_mean));
@@ -426,7 +425,7 @@ static void put_every_lag(struct writer *writer, const struct result *result)
  * stands column by column, so each tile is turned round on its way. */
 static void put_matrix(struct writer *writer, const char *path, const struct ttcf *ttcf)
 {
-    hsize_t n = ttcf->n_frames, edge = n < MATRIX_TILE ? n : MATRIX_TILE;
+    hsize_t n = ttcf->n_rows, edge = n < MATRIX_TILE ? n : MATRIX_TILE;
     float *band = calloc(edge * n, sizeof *band);
     writer->ok = writer->ok && band;
     if (!writer->ok)
@@ -476,7 +475,7 @@ static void fill_map_g2(const struct ttcf *ttcf, double *ret_g2, size_t n_column
 static void put_matrix_g2(struct writer *writer, const struct result *result, const int64_t *processed,
                           size_t n_processed, bool is_full)
 {
-    size_t n = is_full ? result->all->ttcf.n_frames : result->bins[processed[0] - 1].ttcf.map_n;
+    size_t n = is_full ? result->all->ttcf.n_rows : result->bins[processed[0] - 1].ttcf.map_n;
     double *g2 = numbers(writer, n * n_processed);
     for (size_t k = 0; writer->ok && k < n_processed; k++) {
         const struct ttcf *ttcf = &result->bins[processed[k] - 1].ttcf;
@@ -524,7 +523,8 @@ static void put_twotime(struct writer *writer, const struct result *result)
     put_group(writer, "/xpcs/twotime", "NXcollection");
     put_group(writer, "/xpcs/twotime/config", "NXcollection");
     put_integer(writer, "/xpcs/twotime/config/stride_frame", 1);
-    put_integer(writer, "/xpcs/twotime/config/avg_frame", is_full ? 1 : (int64_t)first->map_binning);
+    put_integer(writer, "/xpcs/twotime/config/avg_frame",
+                (int64_t)(first->frames_per_row * (is_full ? 1 : first->map_binning)));
     put_array(writer, "/xpcs/twotime/processed_bins", H5T_NATIVE_INT64, 1, (hsize_t[]){n_processed}, NULL, processed);
     put_group(writer, MAP_FOLDER, "NXcollection");
     if (n_full > 0 && !is_full)
@@ -713,7 +713,8 @@ static void put_process(struct writer *writer, const struct result *result)
     put_integer(writer, "/process/n_dead_pixels", (int64_t)result->n_dead_pixels);
     put_integer(writer, "/process/n_hits", (int64_t)result->n_hits);
     put_integer(writer, "/process/n_hit_photons", (int64_t)result->n_hit_photons);
-    put_integer(writer, "/process/n_empty_frames", (int64_t)all->n_empty_frames);
+    put_integer(writer, "/process/frames_per_row", (int64_t)all->frames_per_row);
+    put_integer(writer, "/process/n_empty_rows", (int64_t)all->n_empty_rows);
     put_link(writer, "/entry/process", "/process");
 }
 
@@ -775,7 +776,7 @@ static void put_matrices(struct writer *writer, const struct result *result)
     for (int b = 0; b < result->n_bins; b++)
         if (result->bins[b].is_correlated) {
             is_full = is_full && result->bins[b].ttcf.matrix;
-            n = is_full ? result->bins[b].ttcf.n_frames : result->bins[b].ttcf.map_n;
+            n = is_full ? result->bins[b].ttcf.n_rows : result->bins[b].ttcf.map_n;
             bins[n_maps++] = b + 1;
         }
     put_group(writer, "/entry/twotime", "NXdata");

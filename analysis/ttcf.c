@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "analysis/profile.h"
+#include "analysis/short_lags.h"
 
 #define RANGES_PER_OCTAVE 10.0
 #define LINE_PHOTONS 29
@@ -19,11 +20,11 @@
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
-/* The newest photons of one pixel, by their frames; one entry per photon, ascending. */
+/* The newest photons of one pixel, by their rows; one entry per photon, ascending. */
 struct line {
     uint8_t n;
     uint8_t bin; /* of the pixel */
-    uint16_t frame[LINE_PHOTONS];
+    uint16_t row[LINE_PHOTONS];
     uint32_t older; /* line of the pool, 0: none (that line stays empty); every line of the pool is full */
 };
 
@@ -38,50 +39,57 @@ struct block {
 struct bin {
     int number; /* 1 .. n_bins */
     size_t n_pixels, n_photons;
-    size_t n_pixels_begun;                        /* with the dead: C is folded with this number of pixels */
-    size_t first_event;                           /* where its events of a frame stand */
-    double *photons_per_frame;                    /* [n_frames] */
-    double *inverse;                              /* [n_frames], 1 / photons_per_frame, 0 where there are none */
-    uint64_t *pairs;                              /* [n_ages * n_frames] by lag */
-    double *sum_c;                                /* [n_frames] by lag */
-    float *matrix;                                /* as in struct ttcf, or NULL */
-    double *map_sum;                              /* [map_n * map_n], at (t2, t1) */
-    uint32_t *group_photons;                      /* [TTCF_GROUPS * n_frames] */
-    uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX]; /* [TTCF_GROUPS] by range of lags */
+    size_t n_pixels_begun;                            /* with the dead: C is folded with this number of pixels */
+    size_t first_event;                               /* where its events of a frame stand */
+    uint32_t *row;                                    /* [n_rows] pairs of the present row with each; 0 at its start */
+    uint64_t row_squares;                             /* counts squared of the present row */
+    double *photons_per_row;                          /* [n_rows] */
+    double *inverse;                                  /* [n_rows], 1 / photons_per_row, 0 where there are none */
+    uint64_t *pairs;                                  /* [n_ages * n_rows] by lag */
+    double *sum_c;                                    /* [n_rows] by lag */
+    float *matrix;                                    /* as in struct ttcf, or NULL */
+    double *map_sum;                                  /* [map_n * map_n], at (t2, t1) */
+    uint32_t *group_photons;                          /* [TTCF_GROUPS * n_rows] */
+    uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX + 1]; /* [TTCF_GROUPS] by range of lags; behind the last, lag 0 */
+    uint64_t (*row_group_pairs)[TTCF_LAG_RANGES_MAX + 1]; /* the present row's; the same memory if it is one frame */
 };
 
 struct ttcf_run {
     size_t n_frames_max, n_frames, n_pixels;
+    size_t frames_per_row, n_rows_max, n_rows; /* the rows that are whole */
     int n_bins, n_parts, n_ages;
-    size_t age_first[TTCF_AGES_MAX + 1];
-    uint8_t *bin_of_pixel;   /* [n_pixels] */
-    struct block *blocks;    /* [n_pixels / BLOCK_PIXELS + 1] */
-    uint16_t *part_of_pixel; /* [n_pixels], NULL: as many parts as bins */
-    float *sensitivity;      /* [n_pixels], NULL: all alike */
-    uint32_t *photons;       /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
+    size_t age_first[TTCF_AGES_MAX + 1]; /* rows */
+    uint8_t *bin_of_pixel;               /* [n_pixels] */
+    struct block *blocks;                /* [n_pixels / BLOCK_PIXELS + 1] */
+    uint16_t *part_of_pixel;             /* [n_pixels], NULL: as many parts as bins */
+    float *sensitivity;                  /* [n_pixels], NULL: all alike */
+    uint32_t *photons; /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
     size_t n_frames_counted, n_frames_profiled;
     struct profile *profiles; /* [n_bins], of the first n_frames_profiled frames */
     uint8_t *is_bright;       /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */
     size_t map_binning, map_n;
-    struct ttcf_lags lags;
-    uint8_t *range_of_lag; /* [n_frames_max] */
-    struct bin *bins;      /* [n_bins] */
-    struct line *lines;    /* [n_pixels] */
-    struct line **pool;    /* [POOL_BLOCKS_MAX] */
-    uint32_t n_pool;       /* lines in use */
+    struct ttcf_lags lags;         /* in rows */
+    size_t coarse_range;           /* the first of them that counts; below it, the short lags */
+    struct short_lags *short_lags; /* NULL where a row is one frame */
+    uint8_t *range_of_lag;         /* [n_rows_max], and n ranges for lag 0 */
+    struct bin *bins;              /* [n_bins] */
+    struct line *lines;            /* [n_pixels] */
+    struct line **pool;            /* [POOL_BLOCKS_MAX] */
+    uint32_t n_pool;               /* lines in use */
     /* the present frame's events: for each bin in a place of its own with room for all its pixels and AHEAD more, in
      * pixel order */
     uint32_t *pixel;
     uint8_t *count;
-    /* the present frame and bin; the same memory for all, so that it stays in the first cache */
-    uint32_t *row; /* [n_frames_max] pairs with each earlier frame; zero between frames */
-    float *c;      /* [n_frames_max] the same normalised */
+    /* the same memory for all bins where a row is one frame, so that it stays in the first cache */
+    uint32_t *row; /* [n_rows_max], or as many for each bin */
+    float *c;      /* [n_rows_max] the row normalised */
 };
 
 void ttcf_lags_init(struct ttcf_lags *ret_lags, size_t n_frames)
 {
     double ratio = pow(2.0, 1.0 / RANGES_PER_OCTAVE);
     ret_lags->n = 0;
+    ret_lags->first[0] = 1;
     for (size_t first = 1; first < n_frames;) {
         size_t end = (size_t)ceil((double)first * ratio);
         end = end <= first ? first + 1 : end > n_frames ? n_frames : end;
@@ -147,23 +155,24 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
                              uint64_t *group_pairs)
 {
     for (size_t i = 0; i < n; i++) {
-        ptrdiff_t frame = line->frame[i];
-        row[frame] += count;
-        group_pairs[range[-frame]] += count;
+        ptrdiff_t earlier = line->row[i];
+        row[earlier] += count;
+        group_pairs[range[-earlier]] += count;
     }
 }
 
-/* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves: n events, behind which
- * stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin too; so are, as soon
- * as a line has come, the older photons that it names (line 0 of the pool, always near, where there are none). That
- * stands here and not in a function: gcc takes one that only asks for memory for one that does nothing. */
+/* The pairs of the present frame's photons, in row t, with all earlier ones of the same pixels, and with themselves: n
+ * events, behind which stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin
+ * too; so are, as soon as a line has come, the older photons that it names (line 0 of the pool, always near, where
+ * there are none). That stands here and not in a function: gcc takes one that only asks for memory for one that does
+ * nothing. */
 static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_ahead, struct err *err)
 {
     const uint32_t *pixel = run->pixel + bin->first_event;
     const uint8_t *count = run->count + bin->first_event;
-    size_t t = run->n_frames, photons = 0, squares = 0;
+    size_t t = run->n_rows, photons = 0, squares = 0;
     const uint8_t *range = run->range_of_lag + t;
-    uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
+    uint32_t *row = bin->row, group_photons[TTCF_GROUPS] = {0};
     for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
@@ -175,45 +184,67 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
             __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
         if (line->bin != bin->number)
             continue; /* in none */
-        pair_with(line, line->n, count[i], row, range, bin->group_pairs[group]);
+        pair_with(line, line->n, count[i], row, range, bin->row_group_pairs[group]);
         for (uint32_t index = line->older; index; index = older_line(run, index)->older)
-            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->group_pairs[group]);
+            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->row_group_pairs[group]);
         for (int k = 0; k < count[i]; k++) {
             int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
             if (code)
                 return code;
-            line->frame[line->n++] = (uint16_t)t;
+            line->row[line->n++] = (uint16_t)t;
         }
         group_photons[group] += count[i];
         photons += count[i];
         squares += (size_t)count[i] * count[i];
     }
-    if (squares > UINT32_MAX) /* no cell of a row is above the largest sum of squares (Cauchy and Schwarz) */
-        return err_set(err, ERR_LIMIT,
-                       "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
-                       "mask the brightest pixels or attenuate the beam",
-                       t + 1, (double)squares, (double)UINT32_MAX);
-    row[t] = (uint32_t)squares;
     for (int g = 0; g < TTCF_GROUPS; g++)
-        bin->group_photons[(size_t)g * run->n_frames_max + t] = group_photons[g];
-    bin->photons_per_frame[t] = (double)photons;
-    bin->inverse[t] = photons ? 1.0 / (double)photons : 0.0;
+        bin->group_photons[(size_t)g * run->n_rows_max + t] += group_photons[g];
+    bin->photons_per_row[t] += (double)photons;
+    bin->row_squares += squares;
     bin->n_photons += photons;
     return 0;
 }
 
+/* The sums of the row's counts, squared: of the frames themselves, and twice of each two of them. No cell of a row is
+ * above the largest such number (Cauchy and Schwarz). */
+static int check_row(const struct ttcf_run *run, const struct bin *bin, struct err *err)
+{
+    double squares = 2.0 * bin->row[run->n_rows] + (double)bin->row_squares;
+    if (squares <= UINT32_MAX)
+        return 0;
+    return err_set(err, ERR_LIMIT,
+                   "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
+                   "mask the brightest pixels or attenuate the beam",
+                   run->n_frames + 1, squares, (double)UINT32_MAX);
+}
+
+/* The row's last frame is in. */
+static void complete_row(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t t = run->n_rows;
+    double photons = bin->photons_per_row[t];
+    bin->row[t] = 2 * bin->row[t] + (uint32_t)bin->row_squares;
+    bin->row_squares = 0;
+    bin->inverse[t] = photons > 0.0 ? 1.0 / photons : 0.0;
+    for (int g = 0; bin->row_group_pairs != bin->group_pairs && g < TTCF_GROUPS; g++)
+        for (size_t r = 0; r <= run->lags.n; r++) {
+            bin->group_pairs[g][r] += bin->row_group_pairs[g][r];
+            bin->row_group_pairs[g][r] = 0;
+        }
+}
+
 /* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). A
- * frame without photons has C = 0 in the sums, where it is not counted. */
+ * row without photons has C = 0 in the sums, where it is not counted. */
 WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
 {
-    ptrdiff_t t2 = (ptrdiff_t)run->n_frames, t1 = 0;
+    ptrdiff_t t2 = (ptrdiff_t)run->n_rows, t1 = 0;
     double scale = (double)bin->n_pixels_begun * bin->inverse[t2];
     double *restrict sum_c = bin->sum_c + t2;
     const double *restrict inverse = bin->inverse;
-    uint32_t *restrict row = run->row;
+    uint32_t *restrict row = bin->row;
     float *restrict row_c = run->c;
     for (int a = 0; a < run->n_ages; a++) {
-        uint64_t *restrict pairs = bin->pairs + (size_t)a * run->n_frames_max + t2;
+        uint64_t *restrict pairs = bin->pairs + (size_t)a * run->n_rows_max + t2;
         ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= t2 ? (ptrdiff_t)run->age_first[a + 1] : t2 + 1;
         for (; t1 < end; t1++) {
             double c = row[t1] * scale * inverse[t1];
@@ -227,8 +258,8 @@ WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
 
 WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
 {
-    size_t t2 = run->n_frames, binning = run->map_binning, line = t2 / binning;
-    size_t n_cells = t2 + (binning == 1); /* shot noise only where a cell is one frame */
+    size_t t2 = run->n_rows, binning = run->map_binning, line = t2 / binning;
+    size_t n_cells = t2 + (binning == 1); /* shot noise only where a cell is one row */
     if (line >= run->map_n)
         return;
     double *sum = bin->map_sum + line * run->map_n;
@@ -243,7 +274,7 @@ WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
 
 static void keep_row(const struct ttcf_run *run, struct bin *bin)
 {
-    size_t t2 = run->n_frames;
+    size_t t2 = run->n_rows;
     float *row = bin->matrix + t2 * (t2 + 1) / 2;
     memcpy(row, run->c, (t2 + 1) * sizeof *row);
     for (size_t t1 = 0; t1 <= t2; t1++)
@@ -299,18 +330,30 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
     size_t n[TTCF_BINS_MAX + 1];
     if (run->n_frames == run->n_frames_max)
         return err_set(err, ERR_LIMIT, "more frames than the %zu that were expected", run->n_frames_max);
+    bool is_row_whole = (run->n_frames + 1) % run->frames_per_row == 0;
     sort_events(run, frame, n);
     for (int b = 1; b <= run->n_bins; b++) {
         struct bin *bin = &run->bins[b - 1];
         int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
+        if (code == 0)
+            code = check_row(run, bin, err);
+        if (code == 0 && run->short_lags)
+            code = short_lags_add(run->short_lags, b - 1, run->pixel + bin->first_event, run->count + bin->first_event,
+                                  n[b], run->bin_of_pixel, err);
         if (code)
             return code;
+        if (!is_row_whole)
+            continue;
+        complete_row(run, bin);
         fold_row(run, bin);
         map_row(run, bin);
         if (bin->matrix)
             keep_row(run, bin);
     }
+    if (run->short_lags)
+        short_lags_end_frame(run->short_lags);
     run->n_frames++;
+    run->n_rows += is_row_whole;
     return 0;
 }
 
@@ -406,6 +449,7 @@ int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, st
 void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
 {
     size_t n_parts = (size_t)run->n_parts;
+    size_t n_rows = (run->n_frames + run->frames_per_row - 1) / run->frames_per_row;
     memset(ret_photons, 0, (size_t)n_segments * n_parts * sizeof *ret_photons);
     for (size_t p = 0; p < run->n_pixels; p++) {
         const struct line *line = &run->lines[p];
@@ -414,7 +458,7 @@ void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *r
         uint64_t *of_part = ret_photons + (run->part_of_pixel ? run->part_of_pixel[p] : run->bin_of_pixel[p]) - 1;
         for (size_t n = line->n;; n = LINE_PHOTONS) {
             for (size_t i = 0; i < n; i++)
-                of_part[line->frame[i] * (size_t)n_segments / run->n_frames * n_parts]++;
+                of_part[line->row[i] * (size_t)n_segments / n_rows * n_parts]++;
             if (line->older == 0)
                 break;
             line = older_line(run, line->older);
@@ -443,6 +487,31 @@ static int measure_profiles(struct ttcf_run *run, struct err *err)
 
 /* ---- the result ---------------------------------------------------------------------------------------------- */
 
+/* Ranges of lags that are counted frame by frame: those of so many frames as are there. */
+static void list_short_lags(const struct ttcf_run *run, struct ttcf_lags *ret_lags)
+{
+    size_t end = run->lags.first[run->coarse_range] * run->frames_per_row;
+    ttcf_lags_init(ret_lags, run->short_lags ? (end < run->n_frames ? end : run->n_frames) : 0);
+}
+
+static size_t count_short_ranges(const struct ttcf_run *run)
+{
+    struct ttcf_lags lags;
+    list_short_lags(run, &lags);
+    return lags.n;
+}
+
+/* In frames: the short ones, then those that rows tell. */
+static void list_lags(const struct ttcf_run *run, struct ttcf_lags *ret_lags)
+{
+    list_short_lags(run, ret_lags);
+    for (size_t r = run->coarse_range; r < run->lags.n && run->lags.first[r] < run->n_rows; r++) {
+        size_t end = run->lags.first[r + 1] < run->n_rows ? run->lags.first[r + 1] : run->n_rows;
+        ret_lags->first[ret_lags->n++] = run->lags.first[r] * run->frames_per_row;
+        ret_lags->first[ret_lags->n] = end * run->frames_per_row;
+    }
+}
+
 /* sum over t of x[t] x[t + lag], exact for whole numbers; four sums at a time, which may be added in any order. */
 static double autocorrelation(const double *x, size_t n, size_t lag)
 {
@@ -456,40 +525,54 @@ static double autocorrelation(const double *x, size_t n, size_t lag)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/* Pairs of frames `lag` apart of which both have photons. */
+/* Pairs of rows `lag` apart of which both have photons. */
 static double filled_pairs(const struct ttcf *ttcf, size_t lag)
 {
     size_t n = 0;
-    if (ttcf->n_empty_frames == 0)
-        return (double)(ttcf->n_frames - lag);
-    for (size_t t = 0; t + lag < ttcf->n_frames; t++)
-        n += ttcf->photons_per_frame[t] > 0.0 && ttcf->photons_per_frame[t + lag] > 0.0;
+    if (ttcf->n_empty_rows == 0)
+        return (double)(ttcf->n_rows - lag);
+    for (size_t t = 0; t + lag < ttcf->n_rows; t++)
+        n += ttcf->photons_per_row[t] > 0.0 && ttcf->photons_per_row[t + lag] > 0.0;
     return (double)n;
 }
 
-/* sum over the first frames t of one slice of the waiting time of x[t] x[t + lag]. */
+/* sum over the first rows t of one slice of the waiting time of x[t] x[t + lag]. */
 static double age_autocorrelation(const struct ttcf *ttcf, int age, size_t lag)
 {
-    size_t first = ttcf->age_first[age], end = ttcf->age_first[age + 1], n = ttcf->n_frames;
+    size_t first = ttcf->age_first[age] / ttcf->frames_per_row, end = ttcf->age_first[age + 1] / ttcf->frames_per_row;
+    size_t n = ttcf->n_rows;
     if (first + lag >= n)
         return 0.0;
-    return autocorrelation(ttcf->photons_per_frame + first, (end + lag < n ? end + lag : n) - first, lag);
+    return autocorrelation(ttcf->photons_per_row + first, (end + lag < n ? end + lag : n) - first, lag);
 }
 
+static void add_range(struct ttcf_range *range, double pairs, double pairs_expected, double lag_expected)
+{
+    range->pairs += pairs;
+    range->pairs_expected += pairs_expected;
+    range->lag += lag_expected;
+}
+
+/* Every lag in rows, and the ranges of lags that rows can tell: `range` stands at lag 1. */
 static void finish_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
 {
-    size_t n_frames = ttcf->n_frames;
-    double scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
-    for (size_t lag = 0; lag < n_frames; lag++) {
+    double n_effective = profile_of(run, bin)->n_effective, scale = n_effective / (double)bin->n_pixels_begun;
+    size_t first_coarse = run->lags.first[run->coarse_range], shift = count_short_ranges(run) - run->coarse_range;
+    for (size_t lag = 0; lag < ttcf->n_rows; lag++) {
+        size_t r = lag >= first_coarse ? shift + run->range_of_lag[lag] : 0;
         double n = filled_pairs(ttcf, lag);
         ttcf->pairs[lag] = ttcf->pairs_expected[lag] = 0.0;
         for (int a = 0; a < ttcf->n_ages; a++) {
-            size_t i = (size_t)a * n_frames + lag;
-            ttcf->age_pairs[i] = (double)bin->pairs[(size_t)a * run->n_frames_max + lag];
-            ttcf->age_pairs_expected[i] = age_autocorrelation(ttcf, a, lag) / profile_of(run, bin)->n_effective;
-            ttcf->pairs[lag] += ttcf->age_pairs[i];
-            ttcf->pairs_expected[lag] += ttcf->age_pairs_expected[i];
+            double pairs = (double)bin->pairs[(size_t)a * run->n_rows_max + lag];
+            double expected = age_autocorrelation(ttcf, a, lag) / n_effective;
+            ttcf->pairs[lag] += pairs;
+            ttcf->pairs_expected[lag] += expected;
+            if (lag >= first_coarse)
+                add_range(&ttcf->age[a][r], pairs, expected, 0.0);
         }
+        if (lag >= first_coarse)
+            add_range(&ttcf->range[r], ttcf->pairs[lag], ttcf->pairs_expected[lag],
+                      ttcf->pairs_expected[lag] * (double)(lag * ttcf->frames_per_row));
         ttcf->g2[lag] = ttcf->pairs_expected[lag] > 0.0 ? ttcf->pairs[lag] / ttcf->pairs_expected[lag] : NAN;
         ttcf->g2_mean[lag] = n > 0.0 ? bin->sum_c[lag] * scale / n : NAN;
     }
@@ -508,21 +591,39 @@ static double range_autocorrelation(const double *x, const double *until, size_t
 static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf, size_t group, double *rest,
                       double *until)
 {
-    size_t n = ttcf->n_frames;
+    size_t n = ttcf->n_rows, n_short = count_short_ranges(run), shift = n_short - run->coarse_range;
     double n_pixels = profile_of(run, bin)->n_effective_without[group];
     until[0] = 0.0;
     for (size_t t = 0; t < n; t++) {
-        rest[t] = ttcf->photons_per_frame[t] - bin->group_photons[group * run->n_frames_max + t];
+        rest[t] = ttcf->photons_per_row[t] - bin->group_photons[group * run->n_rows_max + t];
         until[t + 1] = until[t] + rest[t];
     }
-    for (size_t r = 0; r < ttcf->lags.n; r++) {
+    for (size_t r = n_short; r < ttcf->lags.n; r++) {
+        size_t first = ttcf->lags.first[r] / ttcf->frames_per_row, end = ttcf->lags.first[r + 1] / ttcf->frames_per_row;
+        ttcf->without[group][r].pairs = ttcf->range[r].pairs - (double)bin->group_pairs[group][r - shift];
+        if (n_pixels > 0.0)
+            ttcf->without[group][r].pairs_expected = range_autocorrelation(rest, until, n, first, end) / n_pixels;
+    }
+}
+
+/* The ranges of lags that rows cannot tell. */
+static void finish_short_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
+{
+    const struct profile *profile = profile_of(run, bin);
+    for (size_t r = 0, n = count_short_ranges(run); r < n; r++) {
         size_t first = ttcf->lags.first[r], end = ttcf->lags.first[r + 1];
-        double pairs = 0.0;
-        for (size_t lag = first; lag < end; lag++)
-            pairs += ttcf->pairs[lag];
-        ttcf->pairs_without[group][r] = pairs - (double)bin->group_pairs[group][r];
-        ttcf->pairs_expected_without[group][r] =
-            n_pixels > 0.0 ? range_autocorrelation(rest, until, n, first, end) / n_pixels : 0.0;
+        for (int a = 0; a < ttcf->n_ages; a++) {
+            struct short_lags_sum sum = short_lags_of_age(run->short_lags, bin->number - 1, a, first, end);
+            double expected = sum.products / profile->n_effective;
+            add_range(&ttcf->age[a][r], sum.pairs, expected, 0.0);
+            add_range(&ttcf->range[r], sum.pairs, expected, sum.lag_products / profile->n_effective);
+        }
+        for (int g = 0; g < TTCF_GROUPS; g++) {
+            struct short_lags_sum sum = short_lags_of_group(run->short_lags, bin->number - 1, g, first, end);
+            ttcf->without[g][r].pairs = ttcf->range[r].pairs - sum.pairs;
+            if (profile->n_effective_without[g] > 0.0)
+                ttcf->without[g][r].pairs_expected = sum.products / profile->n_effective_without[g];
+        }
     }
 }
 
@@ -531,7 +632,7 @@ static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct
     size_t n = ttcf->map_n, binning = ttcf->map_binning;
     double filled[TTCF_MAP_MAX] = {0.0}, scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
     for (size_t t = 0; t < n * binning; t++)
-        filled[t / binning] += ttcf->photons_per_frame[t] > 0.0;
+        filled[t / binning] += ttcf->photons_per_row[t] > 0.0;
     for (size_t t2 = 0; t2 < n; t2++)
         for (size_t t1 = 0; t1 <= t2; t1++) {
             bool is_square = t1 < t2 || binning == 1;
@@ -545,7 +646,7 @@ static void finish_map(const struct ttcf_run *run, const struct bin *bin, struct
 static void finish_matrix(const struct ttcf_run *run, struct bin *bin, struct ttcf *ttcf)
 {
     double scale = profile_of(run, bin)->n_effective / (double)bin->n_pixels_begun;
-    size_t n_cells = bin->matrix ? ttcf->n_frames * (ttcf->n_frames + 1) / 2 : 0;
+    size_t n_cells = bin->matrix ? ttcf->n_rows * (ttcf->n_rows + 1) / 2 : 0;
     ttcf->matrix = bin->matrix;
     bin->matrix = NULL;
     for (size_t i = 0; scale != 1.0 && i < n_cells; i++)
@@ -554,20 +655,19 @@ static void finish_matrix(const struct ttcf_run *run, struct bin *bin, struct tt
 
 static int allocate_result(struct ttcf *ttcf, struct err *err)
 {
-    size_t n = ttcf->n_frames;
-    ttcf->photons_per_frame = malloc(n * sizeof(double));
-    ttcf->g2 = malloc(n * sizeof(double));
-    ttcf->g2_mean = malloc(n * sizeof(double));
-    ttcf->pairs = malloc(n * sizeof(double));
-    ttcf->pairs_expected = malloc(n * sizeof(double));
-    ttcf->age_pairs = calloc((size_t)ttcf->n_ages * n, sizeof(double));
-    ttcf->age_pairs_expected = calloc((size_t)ttcf->n_ages * n, sizeof(double));
+    size_t n = ttcf->n_rows;
+    ttcf->photons_per_row = calloc(n, sizeof(double));
+    ttcf->g2 = calloc(n, sizeof(double));
+    ttcf->g2_mean = calloc(n, sizeof(double));
+    ttcf->pairs = calloc(n, sizeof(double));
+    ttcf->pairs_expected = calloc(n, sizeof(double));
+    ttcf->age = calloc((size_t)ttcf->n_ages, sizeof *ttcf->age);
     ttcf->map = calloc(ttcf->map_n * ttcf->map_n + 1, sizeof(float));
-    if (ttcf->photons_per_frame && ttcf->g2 && ttcf->g2_mean && ttcf->pairs && ttcf->pairs_expected &&
-        ttcf->age_pairs && ttcf->age_pairs_expected && ttcf->map)
+    if (ttcf->photons_per_row && ttcf->g2 && ttcf->g2_mean && ttcf->pairs && ttcf->pairs_expected && ttcf->age &&
+        ttcf->map)
         return 0;
     ttcf_free(ttcf);
-    return err_set(err, ERR_SYSTEM, "no memory for the correlation of %zu frames", n);
+    return err_set(err, ERR_SYSTEM, "no memory for the correlation of %zu frames", ttcf->n_frames);
 }
 
 static int check_result(const struct ttcf_run *run, int bin, struct err *err)
@@ -580,35 +680,46 @@ static int check_result(const struct ttcf_run *run, int bin, struct err *err)
                        "%zu of %zu pixels had more than %d photons in a frame: too bright for photon correlation; mask "
                        "the brightest pixels or attenuate the beam",
                        n_bright, run->bins[bin - 1].n_pixels, TTCF_COUNT_MAX);
-    if (run->n_frames < 2)
-        return err_set(err, ERR_DATA, "%zu frames: a correlation needs 2", run->n_frames);
+    if (run->n_rows < 2)
+        return err_set(err, ERR_DATA, "%zu frames: a correlation needs %zu", run->n_frames, 2 * run->frames_per_row);
     if (run->bins[bin - 1].n_photons == 0)
         return err_set(err, ERR_DATA, "no photons in %zu frames of %zu valid pixels: nothing to correlate",
                        run->n_frames, run->bins[bin - 1].n_pixels);
     return 0;
 }
 
-/* What `bin` has of n frames, without map and matrix. */
+/* What `bin` has of the frames so far, without map and matrix. */
 static struct ttcf outline(const struct ttcf_run *run, const struct bin *bin)
 {
     struct ttcf ttcf = {.n_frames = run->n_frames,
+                        .frames_per_row = run->frames_per_row,
+                        .n_rows = run->n_rows,
                         .n_pixels = bin->n_pixels,
                         .n_photons = bin->n_photons,
                         .n_pixels_effective = profile_of(run, bin)->n_effective,
                         .n_ages = run->n_ages,
                         .map_binning = run->map_binning,
-                        .map_n = run->n_frames / run->map_binning};
-    for (int a = 0; a <= run->n_ages; a++)
-        ttcf.age_first[a] = run->age_first[a] < run->n_frames ? run->age_first[a] : run->n_frames;
-    ttcf_lags_init(&ttcf.lags, ttcf.n_frames);
+                        .map_n = run->n_rows / run->map_binning};
+    for (int a = 0; a <= run->n_ages; a++) {
+        size_t first = run->age_first[a] * run->frames_per_row;
+        ttcf.age_first[a] = first < run->n_frames ? first : run->n_frames;
+    }
+    list_lags(run, &ttcf.lags);
     return ttcf;
+}
+
+/* The sums of lags become means. */
+static void finish_ranges(struct ttcf *ttcf)
+{
+    for (size_t r = 0; r < ttcf->lags.n; r++)
+        ttcf->range[r].lag /= ttcf->range[r].pairs_expected; /* NaN where none are expected */
 }
 
 int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf *ret_ttcf, struct err *err)
 {
     assert(bin_number >= 1 && bin_number <= run->n_bins);
     struct bin *bin = &run->bins[bin_number - 1];
-    size_t n = run->n_frames;
+    size_t n = run->n_rows;
     int code = check_result(run, bin_number, err);
     if (code == 0)
         code = measure_profiles(run, err);
@@ -616,14 +727,16 @@ int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf 
         return code;
     struct ttcf ttcf = outline(run, bin);
     double *work = malloc((2 * n + 1) * sizeof *work);
-    code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", n);
+    code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", run->n_frames);
     if (code == 0) {
-        memcpy(ttcf.photons_per_frame, bin->photons_per_frame, n * sizeof(double));
+        memcpy(ttcf.photons_per_row, bin->photons_per_row, n * sizeof(double));
         for (size_t t = 0; t < n; t++)
-            ttcf.n_empty_frames += ttcf.photons_per_frame[t] == 0.0;
+            ttcf.n_empty_rows += ttcf.photons_per_row[t] == 0.0;
+        finish_short_lags(run, &ttcf, bin);
         finish_lags(run, &ttcf, bin);
         for (size_t g = 0; g < TTCF_GROUPS; g++)
             leave_out(run, bin, &ttcf, g, work, work + n);
+        finish_ranges(&ttcf);
         finish_map(run, bin, &ttcf);
         if (is_last)
             finish_matrix(run, bin, &ttcf);
@@ -635,43 +748,44 @@ int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf 
 
 static void join_lags(const struct ttcf *bin, struct ttcf *joined)
 {
-    size_t n = joined->n_frames;
-    for (size_t t = 0; t < n; t++) {
-        joined->photons_per_frame[t] += bin->photons_per_frame[t];
+    for (size_t t = 0; t < joined->n_rows; t++) {
+        joined->photons_per_row[t] += bin->photons_per_row[t];
         joined->pairs[t] += bin->pairs[t];
         joined->pairs_expected[t] += bin->pairs_expected[t];
         if (bin->pairs_expected[t] > 0.0)
             joined->g2_mean[t] += bin->g2_mean[t] * bin->pairs_expected[t];
     }
-    for (size_t i = 0; i < (size_t)joined->n_ages * n; i++) {
-        joined->age_pairs[i] += bin->age_pairs[i];
-        joined->age_pairs_expected[i] += bin->age_pairs_expected[i];
+    for (size_t r = 0; r < joined->lags.n; r++) {
+        const struct ttcf_range *range = &bin->range[r];
+        if (range->pairs_expected > 0.0)
+            add_range(&joined->range[r], range->pairs, range->pairs_expected, range->lag * range->pairs_expected);
+        for (int a = 0; a < joined->n_ages; a++)
+            add_range(&joined->age[a][r], bin->age[a][r].pairs, bin->age[a][r].pairs_expected, 0.0);
+        for (int g = 0; g < TTCF_GROUPS; g++)
+            add_range(&joined->without[g][r], bin->without[g][r].pairs, bin->without[g][r].pairs_expected, 0.0);
     }
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        for (size_t r = 0; r < joined->lags.n; r++) {
-            joined->pairs_without[g][r] += bin->pairs_without[g][r];
-            joined->pairs_expected_without[g][r] += bin->pairs_expected_without[g][r];
-        }
 }
 
 int ttcf_join(const struct ttcf *bins, int n_bins, struct ttcf *ret_ttcf, struct err *err)
 {
-    struct ttcf joined = {.n_frames = bins[0].n_frames, .n_ages = bins[0].n_ages, .lags = bins[0].lags};
-    size_t n = joined.n_frames;
+    struct ttcf joined = {.n_frames = bins[0].n_frames,
+                          .frames_per_row = bins[0].frames_per_row,
+                          .n_rows = bins[0].n_rows,
+                          .n_ages = bins[0].n_ages,
+                          .lags = bins[0].lags};
     memcpy(joined.age_first, bins[0].age_first, sizeof joined.age_first);
     int code = allocate_result(&joined, err);
     if (code)
         return code;
-    for (size_t t = 0; t < n; t++)
-        joined.photons_per_frame[t] = joined.pairs[t] = joined.pairs_expected[t] = joined.g2_mean[t] = 0.0;
     for (int b = 0; b < n_bins; b++) {
         joined.n_pixels += bins[b].n_pixels;
         joined.n_photons += bins[b].n_photons;
         joined.n_pixels_effective += bins[b].n_pixels_effective;
         join_lags(&bins[b], &joined);
     }
-    for (size_t t = 0; t < n; t++) {
-        joined.n_empty_frames += joined.photons_per_frame[t] == 0.0;
+    finish_ranges(&joined);
+    for (size_t t = 0; t < joined.n_rows; t++) {
+        joined.n_empty_rows += joined.photons_per_row[t] == 0.0;
         joined.g2[t] = joined.pairs_expected[t] > 0.0 ? joined.pairs[t] / joined.pairs_expected[t] : NAN;
         joined.g2_mean[t] = joined.pairs_expected[t] > 0.0 ? joined.g2_mean[t] / joined.pairs_expected[t] : NAN;
     }
@@ -681,23 +795,26 @@ int ttcf_join(const struct ttcf *bins, int n_bins, struct ttcf *ret_ttcf, struct
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 
-static bool allocate_bin(const struct ttcf_run *run, struct bin *bin, int number, bool with_matrix)
+static bool allocate_bin(struct ttcf_run *run, int b, bool with_matrix)
 {
-    size_t n = run->n_frames_max;
-    bin->number = number;
-    bin->photons_per_frame = calloc(n, sizeof *bin->photons_per_frame);
+    struct bin *bin = &run->bins[b];
+    size_t n = run->n_rows_max;
+    bin->number = b + 1;
+    bin->row = run->short_lags ? run->row + (size_t)b * n : run->row;
+    bin->photons_per_row = calloc(n, sizeof *bin->photons_per_row);
     bin->inverse = calloc(n, sizeof *bin->inverse);
     bin->pairs = calloc((size_t)run->n_ages * n, sizeof *bin->pairs);
     bin->sum_c = calloc(n, sizeof *bin->sum_c);
-    bin->map_sum = calloc(run->map_n * run->map_n, sizeof *bin->map_sum);
+    bin->map_sum = calloc(run->map_n * run->map_n + 1, sizeof *bin->map_sum);
     bin->group_photons = calloc(TTCF_GROUPS * n, sizeof *bin->group_photons);
     bin->group_pairs = calloc(TTCF_GROUPS, sizeof *bin->group_pairs);
+    bin->row_group_pairs = run->short_lags ? calloc(TTCF_GROUPS, sizeof *bin->row_group_pairs) : bin->group_pairs;
     bin->matrix = with_matrix ? malloc(ttcf_matrix_bytes(n)) : NULL;
-    return bin->photons_per_frame && bin->inverse && bin->pairs && bin->sum_c && bin->map_sum && bin->group_photons &&
-           bin->group_pairs && (!with_matrix || bin->matrix);
+    return bin->photons_per_row && bin->inverse && bin->pairs && bin->sum_c && bin->map_sum && bin->group_photons &&
+           bin->group_pairs && bin->row_group_pairs && (!with_matrix || bin->matrix);
 }
 
-size_t ttcf_matrix_bytes(size_t n_frames) { return n_frames * (n_frames + 1) / 2 * sizeof(float); }
+size_t ttcf_matrix_bytes(size_t n_rows) { return n_rows * (n_rows + 1) / 2 * sizeof(float); }
 
 static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *settings)
 {
@@ -705,15 +822,15 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->bin_of_pixel = malloc(n);
     run->blocks = calloc(n / BLOCK_PIXELS + 1, sizeof *run->blocks);
     run->is_bright = calloc(n, 1);
-    run->range_of_lag = malloc(run->n_frames_max);
+    run->range_of_lag = malloc(run->n_rows_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
     run->profiles = calloc((size_t)run->n_bins, sizeof *run->profiles);
     run->lines = map_memory(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
     run->count = malloc(n + (size_t)run->n_bins * AHEAD);
-    run->row = calloc(run->n_frames_max, sizeof *run->row);
-    run->c = calloc(run->n_frames_max, sizeof *run->c);
+    run->row = calloc(run->n_rows_max * (run->short_lags ? (size_t)run->n_bins : 1), sizeof *run->row);
+    run->c = calloc(run->n_rows_max, sizeof *run->c);
     if (settings->part_of_pixel)
         run->part_of_pixel = malloc(n * sizeof *run->part_of_pixel);
     if (settings->sensitivity)
@@ -724,9 +841,9 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
                     grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
-        n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
+        n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_rows_max);
     for (int b = 0; is_whole && b < run->n_bins; b++)
-        is_whole = allocate_bin(run, &run->bins[b], b + 1, (size_t)b < n_matrices);
+        is_whole = allocate_bin(run, b, (size_t)b < n_matrices);
     return is_whole;
 }
 
@@ -766,10 +883,37 @@ static void set_tables(struct ttcf_run *run, const struct ttcf_settings *setting
     }
     for (int b = 1; b < run->n_bins; b++)
         run->bins[b].first_event = run->bins[b - 1].first_event + run->bins[b - 1].n_pixels_begun + AHEAD;
+    run->range_of_lag[0] = (uint8_t)run->lags.n;
     for (size_t r = 0; r < run->lags.n; r++)
         memset(run->range_of_lag + run->lags.first[r], (int)r, run->lags.first[r + 1] - run->lags.first[r]);
-    for (int a = 0; a <= run->n_ages; a++)
-        run->age_first[a] = (size_t)a * run->n_frames_max / (size_t)run->n_ages;
+}
+
+/* As many frames per row as there must be; where rows are sums, the lags that they cannot tell. */
+static int plan_rows(struct ttcf_run *run, size_t frames_per_row, struct err *err)
+{
+    size_t n_frames = run->n_frames_max, age_first[TTCF_AGES_MAX + 1];
+    size_t per_row = frames_per_row ? frames_per_row : (n_frames + TTCF_ROWS_MAX - 1) / TTCF_ROWS_MAX;
+    run->frames_per_row = per_row;
+    run->n_rows_max = (n_frames + per_row - 1) / per_row;
+    run->map_binning = (run->n_rows_max + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
+    run->map_n = run->n_rows_max / run->map_binning;
+    ttcf_lags_init(&run->lags, run->n_rows_max);
+    for (int a = 0; a <= run->n_ages; a++) {
+        run->age_first[a] = (size_t)a * run->n_rows_max / (size_t)run->n_ages;
+        age_first[a] = run->age_first[a] * per_row;
+    }
+    if (per_row == 1)
+        return 0;
+    while (run->coarse_range < run->lags.n && run->lags.first[run->coarse_range] < TTCF_ROWS_COARSE)
+        run->coarse_range++;
+    const struct short_lags_settings settings = {.n_pixels = run->n_pixels,
+                                                 .n_lags = run->lags.first[run->coarse_range] * per_row - 1,
+                                                 .group_pixels = TTCF_GROUP_PIXELS,
+                                                 .n_bins = run->n_bins,
+                                                 .n_groups = TTCF_GROUPS,
+                                                 .n_ages = run->n_ages,
+                                                 .age_first = age_first};
+    return short_lags_open(&run->short_lags, &settings, err);
 }
 
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err)
@@ -779,6 +923,7 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
         return err_set(err, ERR_ARG, "%zu frames: a correlation needs 2 to %d", n_frames, TTCF_FRAMES_MAX);
     assert(settings->n_bins >= 1 && settings->n_bins <= TTCF_BINS_MAX);
     assert(settings->n_ages >= 0 && settings->n_ages <= TTCF_AGES_MAX);
+    assert(settings->frames_per_row == 0 || n_frames <= settings->frames_per_row * TTCF_ROWS_MAX);
     struct ttcf_run *run = calloc(1, sizeof *run);
     assert(run);
     *run = (struct ttcf_run){.n_frames_max = n_frames,
@@ -787,9 +932,11 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
                              .n_parts = settings->part_of_pixel ? settings->n_parts : settings->n_bins,
                              .n_ages = settings->n_ages ? settings->n_ages : 1,
                              .n_pool = 1};
-    run->map_binning = (n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
-    run->map_n = n_frames / run->map_binning;
-    ttcf_lags_init(&run->lags, n_frames);
+    int code = plan_rows(run, settings->frames_per_row, err);
+    if (code) {
+        ttcf_end(run);
+        return code;
+    }
     if (!allocate_run(run, settings)) {
         ttcf_end(run);
         return err_set(err, ERR_SYSTEM, "no memory to correlate %zu frames of %zu pixels in %d bins", n_frames,
@@ -813,8 +960,10 @@ void ttcf_end(struct ttcf_run *run)
         return;
     for (int b = 0; run->bins && b < run->n_bins; b++) {
         struct bin *bin = &run->bins[b];
-        void *const memory[] = {bin->photons_per_frame, bin->inverse,       bin->pairs,       bin->sum_c,
-                                bin->map_sum,           bin->group_photons, bin->group_pairs, bin->matrix};
+        void *const memory[] = {bin->photons_per_row, bin->inverse,       bin->pairs,       bin->sum_c,
+                                bin->map_sum,         bin->group_photons, bin->group_pairs, bin->matrix};
+        if (bin->row_group_pairs != bin->group_pairs)
+            free(bin->row_group_pairs);
         for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
             free(memory[i]);
     }
@@ -828,18 +977,18 @@ void ttcf_end(struct ttcf_run *run)
                             run->row,          run->c};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
+    short_lags_close(run->short_lags);
     free(run);
 }
 
 void ttcf_free(struct ttcf *ttcf)
 {
-    free(ttcf->photons_per_frame);
+    free(ttcf->photons_per_row);
     free(ttcf->g2);
     free(ttcf->g2_mean);
     free(ttcf->pairs);
     free(ttcf->pairs_expected);
-    free(ttcf->age_pairs);
-    free(ttcf->age_pairs_expected);
+    free(ttcf->age);
     free(ttcf->map);
     free(ttcf->matrix);
     *ttcf = (struct ttcf){0};

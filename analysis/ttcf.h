@@ -19,9 +19,15 @@
  * intensity that differs from pixel to pixel would lift the baseline (analysis/profile.h). It is stated as the number
  * of pixels that a flat bin of the same noise would have, n_pixels_effective = n_pixels / profile. Counts stay whole.
  *
- * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A frame
+ * Long scans: frame numbers are 16 bits wide, and C is quadratic in them. Of more than TTCF_ROWS_MAX frames as many as
+ * need be are summed to one row, which is the frame of all that is said here, and the lags that rows cannot tell are
+ * counted frame by frame beside (analysis/short_lags.h): a multiple-tau correlation of two levels (Schaetzel, Quantum
+ * Opt. 2, 287 (1990)) whose coarse one is a whole two-time correlation. From TTCF_ROWS_COARSE rows on a sum over rows
+ * blurs a lag by less than a sixteenth, symmetrically. Frames beyond the last whole row are in the short lags only.
+ *
+ * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A row
  * without photons has no C: NaN in the matrix, left out of g2_mean and of the map; in g2 it counts as it is (nothing).
- * Frames beyond a multiple of map_binning are not in the map.
+ * Rows beyond a multiple of map_binning are not in the map.
  *
  * Hot pixels: one that has more than TTCF_HOT_MEANS times the mean photons of the bin's other pixels, and more than
  * TTCF_HOT_PHOTONS, is no speckle (exponentially distributed at worst); it would weigh like thousands in g2, and its
@@ -42,7 +48,9 @@
 #include "analysis/event.h"
 #include "base/err.h"
 
-#define TTCF_FRAMES_MAX 65535 /* frame numbers are 16 bits wide */
+#define TTCF_FRAMES_MAX 1048560 /* sixteen per row */
+#define TTCF_ROWS_MAX 65535     /* row numbers are 16 bits wide */
+#define TTCF_ROWS_COARSE 16     /* the shortest lag that is told by rows where they are sums */
 #define TTCF_BINS_MAX 255
 #define TTCF_HOT_MEANS 50
 #define TTCF_HOT_PHOTONS 50
@@ -53,7 +61,7 @@
 #define TTCF_GROUPS 16       /* of pixels, for the jackknife */
 #define TTCF_GROUP_PIXELS 64 /* neighbours share a group: pixel / 64 % 16; speckles do not straddle many */
 #define TTCF_MAP_MAX 1024    /* lines of the binned map */
-#define TTCF_LAG_RANGES_MAX 144
+#define TTCF_LAG_RANGES_MAX 200
 
 /* Lags in logarithmic ranges, ten per octave: range i holds lags first[i] .. first[i + 1] - 1, the first one lag 1. */
 struct ttcf_lags {
@@ -63,30 +71,35 @@ struct ttcf_lags {
 
 void ttcf_lags_init(struct ttcf_lags *ret_lags, size_t n_frames);
 
-/* Of one q bin. */
+/* Photon pairs of a range of lags, counted and expected, and its mean lag in frames, weighted with the latter. */
+struct ttcf_range {
+    double pairs, pairs_expected, lag;
+};
+
+/* Of one q bin. A row is one frame, or the sum of frames_per_row. */
 struct ttcf {
-    size_t n_frames, n_pixels, n_photons, n_empty_frames;
+    size_t n_frames, frames_per_row, n_rows, n_pixels, n_photons, n_empty_rows;
     double n_pixels_effective; /* n_pixels without a profile */
-    double *photons_per_frame; /* [n_frames] */
-    double *g2;                /* [n_frames], by lag in frames */
-    double *g2_mean;           /* [n_frames] */
-    double *pairs;             /* [n_frames], photon pairs counted; whole numbers */
-    double *pairs_expected;    /* [n_frames], denominator of g2 in photon pairs: its variance is 1 over this */
-    int n_ages;                /* slices of the waiting time, that is, of the first frame t of a pair (t, t + lag) */
-    size_t age_first[TTCF_AGES_MAX + 1]; /* slice a: frames age_first[a] .. age_first[a + 1] - 1 */
-    double *age_pairs;                   /* [n_ages * n_frames], pairs of one slice by lag; whole numbers */
-    double *age_pairs_expected;          /* [n_ages * n_frames] */
-    struct ttcf_lags lags;
-    double pairs_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX];          /* numerator of g2 without the pixels of a group */
-    double pairs_expected_without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX]; /* its denominator; both by range of lags */
-    size_t map_binning;                                              /* frames per line of the map */
-    size_t map_n;                                                    /* lines */
-    float *map;    /* [map_n * map_n], mean of C over binning x binning frames, upper half, rest 0; NaN where no C */
-    float *matrix; /* [n_frames * (n_frames + 1) / 2] or NULL: C(t1, t2) at t2 (t2 + 1) / 2 + t1, t1 <= t2 */
+    double *photons_per_row;   /* [n_rows] */
+    double *g2;                /* [n_rows], by lag in rows */
+    double *g2_mean;           /* [n_rows] */
+    double *pairs;             /* [n_rows], photon pairs counted; whole numbers */
+    double *pairs_expected;    /* [n_rows], denominator of g2 in photon pairs: its variance is 1 over this */
+    struct ttcf_lags lags;     /* in frames */
+    struct ttcf_range range[TTCF_LAG_RANGES_MAX];
+    struct ttcf_range without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX]; /* without the pixels of a group; no lag */
+    int n_ages; /* slices of the waiting time, that is, of the first frame t of a pair (t, t + lag) */
+    size_t age_first[TTCF_AGES_MAX + 1];           /* slice a: frames age_first[a] .. age_first[a + 1] - 1 */
+    struct ttcf_range (*age)[TTCF_LAG_RANGES_MAX]; /* [n_ages], the pairs of one slice; no lag */
+    size_t map_binning;                            /* rows per line of the map */
+    size_t map_n;                                  /* lines */
+    float *map;    /* [map_n * map_n], mean of C over binning x binning rows, upper half, rest 0; NaN where no C */
+    float *matrix; /* [n_rows * (n_rows + 1) / 2] or NULL: C(t1, t2) at t2 (t2 + 1) / 2 + t1, t1 <= t2, in rows */
 };
 
 struct ttcf_settings {
     size_t n_frames;               /* at most so many will come; 2 .. TTCF_FRAMES_MAX */
+    size_t frames_per_row;         /* 0: as few as will do */
     size_t n_pixels;               /* of the detector */
     int n_bins;                    /* 1 .. TTCF_BINS_MAX */
     const uint8_t *bin_of_pixel;   /* [n_pixels], 0: in none, else bin 1 .. n_bins (which may be empty); copied */
@@ -96,7 +109,7 @@ struct ttcf_settings {
     const float *sensitivity; /* [n_pixels], photons counted of the same light, to any scale, above 0 where a pixel is
                                  in a bin; NULL: all alike; copied. It joins the profile: counts stay counts */
     int n_ages;               /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
-    bool with_matrix;         /* keep C at full resolution: 2 n_frames^2 bytes per bin */
+    bool with_matrix;         /* keep C at full resolution: 2 n_rows^2 bytes per bin */
     size_t matrix_bytes_max;  /* of as many bins, the first ones, as fit in here; 0: of all */
 };
 
@@ -111,7 +124,7 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err);
 
 /* Bytes of C at full resolution, of one bin. */
-size_t ttcf_matrix_bytes(size_t n_frames);
+size_t ttcf_matrix_bytes(size_t n_rows);
 
 /* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
 size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);

@@ -335,8 +335,7 @@ static void dead_pixels(void **state)
         assert_int_equal(ttcf_result(other, b, true, &expected, NULL), 0);
         assert_int_equal(seen.n_pixels, expected.n_pixels);
         assert_memory_equal(seen.g2, expected.g2, N * sizeof(double));
-        assert_memory_equal(seen.pairs_expected_without, expected.pairs_expected_without,
-                            sizeof seen.pairs_expected_without);
+        assert_memory_equal(seen.without, expected.without, sizeof seen.without);
         for (size_t lag = 0; lag < N; lag++)
             close_to(seen.g2_mean[lag], expected.g2_mean[lag], 1e-12);
         for (size_t i = 0; i < N * (N + 1) / 2; i++)
@@ -366,41 +365,65 @@ static void dark_but_alive(void **state)
     free(counts);
 }
 
+/* Pairs of bin 2 in one slice of the waiting time, one lag apart, in frames or in sums of so many; and of its photons.
+ */
+static double dense_pairs(const uint8_t *counts, size_t unit, size_t first, size_t end, size_t lag,
+                          double *ret_products)
+{
+    double pairs = 0.0;
+    *ret_products = 0.0;
+    for (size_t t = first; t + unit <= end; t += unit) {
+        double photons[2] = {0.0};
+        for (size_t p = 0; p < PIXELS; p++) {
+            double sum[2] = {0.0};
+            for (size_t k = 0; k < unit && bins_in_bands[p] == 2; k++) {
+                sum[0] += counts[(t + k) * PIXELS + p];
+                sum[1] += counts[(t + k + lag) * PIXELS + p];
+            }
+            pairs += sum[0] * sum[1];
+            photons[0] += sum[0];
+            photons[1] += sum[1];
+        }
+        *ret_products += photons[0] * photons[1];
+    }
+    return pairs;
+}
+
 static void ages_against_dense(void **state)
 {
     (void)state;
     dice.state = 7;
-    enum { N = 50, AGES = 4 };
+    enum { N = 100, AGES = 4 };
     uint8_t *counts = draw_slope(N, 0.05);
-    const struct ttcf_settings settings = settings_of_bands(N, AGES), whole = settings_of_bands(N, 0);
-    struct ttcf_run *run = run_of(counts, &settings), *one = run_of(counts, &whole);
-    struct ttcf ttcf, expected;
-    assert_int_equal(ttcf_result(run, 2, true, &ttcf, NULL), 0);
-    assert_int_equal(ttcf_result(one, 2, true, &expected, NULL), 0);
-    assert_int_equal(ttcf.n_ages, AGES);
-    assert_int_equal(ttcf.age_first[AGES], N);
-    for (size_t lag = 0; lag < N; lag++) {
-        double all = 0.0, all_expected = 0.0;
-        for (int a = 0; a < AGES; a++) {
-            double pairs = 0.0, products = 0.0;
-            for (size_t t = ttcf.age_first[a]; t < ttcf.age_first[a + 1] && t + lag < N; t++) {
-                products += ttcf.photons_per_frame[t] * ttcf.photons_per_frame[t + lag];
-                for (size_t p = 0; p < PIXELS; p++)
-                    if (bins_in_bands[p] == 2)
-                        pairs += counts[t * PIXELS + p] * counts[(t + lag) * PIXELS + p];
+    for (size_t per_row = 1; per_row <= 3; per_row++) {
+        struct ttcf_settings settings = settings_of_bands(N, AGES);
+        settings.frames_per_row = per_row;
+        struct ttcf_run *run = run_of(counts, &settings);
+        struct ttcf ttcf;
+        assert_int_equal(ttcf_result(run, 2, true, &ttcf, NULL), 0);
+        assert_int_equal(ttcf.n_ages, AGES);
+        assert_int_equal(ttcf.age_first[AGES], N);
+        for (size_t r = 0; r < ttcf.lags.n; r++) {
+            double all = 0.0, all_expected = 0.0;
+            for (int a = 0; a < AGES; a++) {
+                double pairs = 0.0, products = 0.0, of_lag;
+                size_t unit = ttcf.lags.first[r] < TTCF_ROWS_COARSE * per_row ? 1 : per_row;
+                for (size_t lag = ttcf.lags.first[r]; lag < ttcf.lags.first[r + 1]; lag += unit) {
+                    size_t n = N / unit * unit, end = ttcf.age_first[a + 1] + lag < n ? ttcf.age_first[a + 1] : n - lag;
+                    pairs += dense_pairs(counts, unit, ttcf.age_first[a], end, lag, &of_lag);
+                    products += of_lag;
+                }
+                assert_true(ttcf.age[a][r].pairs == pairs);
+                close_to(ttcf.age[a][r].pairs_expected, products / ttcf.n_pixels_effective, 1e-9 * products);
+                all += pairs;
+                all_expected += ttcf.age[a][r].pairs_expected;
             }
-            assert_true(ttcf.age_pairs[(size_t)a * N + lag] == pairs);
-            close_to(ttcf.age_pairs_expected[(size_t)a * N + lag], products / ttcf.n_pixels_effective, 1e-9 * products);
-            all += pairs;
-            all_expected += ttcf.age_pairs_expected[(size_t)a * N + lag];
+            assert_true(all == ttcf.range[r].pairs);
+            close_to(all_expected, ttcf.range[r].pairs_expected, 1e-9 * all_expected);
         }
-        assert_true(all == expected.pairs[lag] && all == ttcf.pairs[lag]);
-        close_to(all_expected, expected.pairs_expected[lag], 1e-9 * all_expected);
+        ttcf_free(&ttcf);
+        ttcf_end(run);
     }
-    ttcf_free(&ttcf);
-    ttcf_free(&expected);
-    ttcf_end(run);
-    ttcf_end(one);
     free(counts);
 }
 
@@ -418,7 +441,7 @@ static void joined_bins(void **state)
     assert_int_equal(ttcf_join(bins, 3, &joined, NULL), 0);
     assert_int_equal(ttcf_join(bins, 1, &single, NULL), 0);
     assert_memory_equal(single.g2, bins[0].g2, N * sizeof(double));
-    assert_memory_equal(single.pairs_without, bins[0].pairs_without, sizeof single.pairs_without);
+    assert_memory_equal(single.without, bins[0].without, sizeof single.without);
     assert_int_equal(joined.n_pixels, 3 * 40 * SIDE);
     assert_int_equal(joined.n_photons, bins[0].n_photons + bins[1].n_photons + bins[2].n_photons);
     for (size_t lag = 0; lag < N; lag++) {

@@ -65,26 +65,30 @@ static struct ttcf draw_scan(int side, size_t n_frames, double tau_s, double bet
     return ttcf;
 }
 
-/* What every group has left of the pairs, from the pairs of all and the pairs expected. */
-static void fill_groups(struct ttcf *ttcf, double contrast_even, double contrast_odd)
+/* The ranges of lags, and what every group has left of them, from the pairs of every lag. */
+static void fill_ranges(struct ttcf *ttcf, double contrast_even, double contrast_odd)
 {
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        for (size_t r = 0; r < ttcf->lags.n; r++) {
-            double pairs = 0.0, expected = 0.0;
-            for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
-                pairs += ttcf->pairs[lag];
-                expected += ttcf->pairs_expected[lag];
-            }
-            double factor = g % 2 ? contrast_odd : contrast_even;
-            ttcf->pairs_without[g][r] = expected + factor * (pairs - expected);
-            ttcf->pairs_expected_without[g][r] = expected;
+    for (size_t r = 0; r < ttcf->lags.n; r++) {
+        struct ttcf_range range = {0};
+        for (size_t lag = ttcf->lags.first[r]; lag < ttcf->lags.first[r + 1]; lag++) {
+            range.pairs_expected += ttcf->pairs_expected[lag];
+            range.pairs += ttcf->pairs[lag];
+            range.lag += ttcf->pairs_expected[lag] * (double)lag;
         }
+        range.lag /= range.pairs_expected;
+        ttcf->range[r] = range;
+        for (int g = 0; g < TTCF_GROUPS; g++) {
+            double factor = g % 2 ? contrast_odd : contrast_even;
+            ttcf->without[g][r].pairs = range.pairs_expected + factor * (range.pairs - range.pairs_expected);
+            ttcf->without[g][r].pairs_expected = range.pairs_expected;
+        }
+    }
 }
 
 /* A ttcf whose g2 is the model itself, in every group. */
 static struct ttcf exact_ttcf(const struct isf_fit *truth, size_t n_frames)
 {
-    struct ttcf ttcf = {.n_frames = n_frames};
+    struct ttcf ttcf = {.n_frames = n_frames, .frames_per_row = 1, .n_rows = n_frames};
     ttcf.g2 = calloc(n_frames, sizeof(double));
     ttcf.pairs = calloc(n_frames, sizeof(double));
     ttcf.pairs_expected = calloc(n_frames, sizeof(double));
@@ -94,7 +98,7 @@ static struct ttcf exact_ttcf(const struct isf_fit *truth, size_t n_frames)
         ttcf.pairs[lag] = ttcf.g2[lag] * ttcf.pairs_expected[lag];
     }
     ttcf_lags_init(&ttcf.lags, n_frames);
-    fill_groups(&ttcf, 1.0, 1.0);
+    fill_ranges(&ttcf, 1.0, 1.0);
     return ttcf;
 }
 
@@ -135,7 +139,7 @@ static void not_believed(void **state)
     struct isf_curve curve;
     struct err err = {0};
     struct ttcf ttcf = exact_ttcf(&truth, 6000);
-    fill_groups(&ttcf, 0.9, 1.1);
+    fill_ranges(&ttcf, 0.9, 1.1);
     assert_int_equal(isf_fit(&ttcf, FRAME_TIME_S, &fit, &curve, &err), ERR_FIT);
     assert_non_null(strstr(err.message, "not significant"));
     assert_true(fabs(curve.g2_sigma[0] / (0.1 * 0.08 * sqrt(15)) - 1) < 1e-3); /* the jackknife's formula */
@@ -146,7 +150,7 @@ static void not_believed(void **state)
         ttcf.pairs_expected[lag] *= 1e6;
         ttcf.pairs[lag] *= 1e6;
     }
-    fill_groups(&ttcf, 1.0, 1.0);
+    fill_ranges(&ttcf, 1.0, 1.0);
     assert_int_equal(isf_fit(&ttcf, FRAME_TIME_S, &fit, &curve, &err), ERR_FIT);
     assert_non_null(strstr(err.message, "outside what a scan of 600 s"));
     assert_true(fit.tau_s == -1);

@@ -20,18 +20,13 @@ static struct random dice;
 
 static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
-/* counts [n_frames * n_pixels]; bins [n_pixels] */
-static struct ttcf_run *run_of(const uint32_t *counts, size_t n_frames, size_t n_pixels, const uint8_t *bins,
-                               int n_bins)
+/* counts [n_frames * n_pixels] */
+static void add_frames(struct ttcf_run *run, const uint32_t *counts, size_t n_frames, size_t n_pixels)
 {
-    struct ttcf_run *run;
     const struct frame_shape shape = {
         .n_pixels = n_pixels, .pixel_bits = event_pixel_bits(n_pixels), .count_max = UINT32_MAX - 1};
     struct event_sink sink = {.events = malloc((n_pixels + EVENT_SLACK) * sizeof *sink.events),
                               .bright = malloc(n_pixels * sizeof *sink.bright)};
-    const struct ttcf_settings settings = {
-        .n_frames = n_frames, .n_pixels = n_pixels, .n_bins = n_bins, .bin_of_pixel = bins, .with_matrix = true};
-    assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
     for (size_t t = 0; t < n_frames; t++) {
         sink.n_events = sink.n_bright = 0;
         for (size_t p = 0; p < n_pixels; p++)
@@ -42,6 +37,17 @@ static struct ttcf_run *run_of(const uint32_t *counts, size_t n_frames, size_t n
     }
     free(sink.events);
     free(sink.bright);
+}
+
+/* bins [n_pixels] */
+static struct ttcf_run *run_of(const uint32_t *counts, size_t n_frames, size_t n_pixels, const uint8_t *bins,
+                               int n_bins)
+{
+    struct ttcf_run *run;
+    const struct ttcf_settings settings = {
+        .n_frames = n_frames, .n_pixels = n_pixels, .n_bins = n_bins, .bin_of_pixel = bins, .with_matrix = true};
+    assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
+    add_frames(run, counts, n_frames, n_pixels);
     return run;
 }
 
@@ -134,8 +140,8 @@ static void check_dense_ranges(const struct ttcf *ttcf, const uint32_t *counts, 
                 pairs += of_lag;
                 expected += expected_of_lag;
             }
-            assert_true(ttcf->pairs_without[g][r] == pairs);
-            close_to(ttcf->pairs_expected_without[g][r], expected, 1e-12);
+            assert_true(ttcf->without[g][r].pairs == pairs);
+            close_to(ttcf->without[g][r].pairs_expected, expected, 1e-12);
         }
     assert_int_equal(ttcf->lags.first[0], 1);
     assert_int_equal(ttcf->lags.first[ttcf->lags.n], n_frames);
@@ -220,7 +226,7 @@ static void empty_frames(void **state)
     memset(counts + 7 * 1100, 0, 2 * 1100 * sizeof *counts);
     check_dense(counts, 12, 1100);
     struct ttcf ttcf = correlate(counts, 12, 1100);
-    assert_int_equal(ttcf.n_empty_frames, 3);
+    assert_int_equal(ttcf.n_empty_rows, 3);
     assert_true(isnan(ttcf.map[5]) && isnan(ttcf.map[3 * 12 + 7]) && !isnan(ttcf.map[3 * 12 + 6]));
     ttcf_free(&ttcf);
     free(counts);
@@ -349,6 +355,109 @@ static void several_bins(void **state)
     free(own);
 }
 
+/* ---- rows of several frames ---------------------------------------------------------------------------------- */
+
+static bool is_same(struct ttcf_range seen, struct ttcf_range expected)
+{
+    return seen.pairs == expected.pairs &&
+           fabs(seen.pairs_expected - expected.pairs_expected) <= 1e-12 * expected.pairs_expected;
+}
+
+/* What rows tell is what the sums of their frames tell, as if they had been the frames. */
+static void check_rows(const struct ttcf *seen, const struct ttcf *summed, size_t n_short)
+{
+    size_t n = summed->n_rows, per_row = seen->frames_per_row, shift = summed->lags.n + n_short - seen->lags.n;
+    assert_int_equal(seen->n_rows, n);
+    assert_int_equal(seen->n_empty_rows, summed->n_empty_rows);
+    assert_int_equal(seen->map_n, summed->map_n);
+    assert_memory_equal(seen->photons_per_row, summed->photons_per_row, n * sizeof(double));
+    assert_memory_equal(seen->pairs, summed->pairs, n * sizeof(double));
+    assert_memory_equal(seen->g2, summed->g2, n * sizeof(double));
+    assert_memory_equal(seen->g2_mean, summed->g2_mean, n * sizeof(double));
+    assert_memory_equal(seen->map, summed->map, seen->map_n * seen->map_n * sizeof(float));
+    if (seen->matrix)
+        assert_memory_equal(seen->matrix, summed->matrix, n * (n + 1) / 2 * sizeof(float));
+    for (size_t r = n_short; r < seen->lags.n; r++) {
+        assert_int_equal(seen->lags.first[r], per_row * summed->lags.first[r - n_short + shift]);
+        assert_true(is_same(seen->range[r], summed->range[r - n_short + shift]));
+        close_to(seen->range[r].lag, (double)per_row * summed->range[r - n_short + shift].lag, 1e-12);
+        for (int g = 0; g < TTCF_GROUPS; g++)
+            assert_true(is_same(seen->without[g][r], summed->without[g][r - n_short + shift]));
+    }
+}
+
+/* What they cannot tell is what the frames tell. */
+static void check_short_lags(const struct ttcf *seen, const struct ttcf *frames, size_t n_short)
+{
+    for (size_t r = 0; r < n_short; r++) {
+        struct ttcf_range expected = {0};
+        for (size_t lag = seen->lags.first[r]; lag < seen->lags.first[r + 1]; lag++) {
+            expected.pairs += frames->pairs[lag];
+            expected.pairs_expected += frames->pairs_expected[lag];
+            expected.lag += frames->pairs_expected[lag] * (double)lag;
+        }
+        assert_true(is_same(seen->range[r], expected));
+        close_to(seen->range[r].lag, expected.lag / expected.pairs_expected, 1e-12);
+        for (int g = 0; g < TTCF_GROUPS && seen->lags.first[r + 1] == frames->lags.first[r + 1]; g++)
+            assert_true(is_same(seen->without[g][r], frames->without[g][r]));
+    }
+}
+
+/* One scan in rows of several frames, looked at in the middle of a row and after the last frame, which leaves a row
+ * unfinished. */
+static void rows_of_frames(void **state)
+{
+    (void)state;
+    enum { N = 137, PIXELS = 2500, BINS = 2 };
+    static uint8_t bins[PIXELS];
+    static uint32_t summed[N * PIXELS];
+    for (size_t per_row = 2; per_row <= 7; per_row++) {
+        uint32_t *counts = draw_counts(N * PIXELS, 3);
+        memset(counts + 20 * PIXELS, 0, 2 * per_row * PIXELS * sizeof *counts); /* an empty row */
+        memset(summed, 0, sizeof summed);
+        for (size_t p = 0; p < PIXELS; p++)
+            bins[p] = (uint8_t)draw(BINS + 1);
+        for (size_t i = 0; i < N / per_row * per_row * PIXELS; i++)
+            summed[i / PIXELS / per_row * PIXELS + i % PIXELS] += counts[i];
+        const struct ttcf_settings settings = {.n_frames = N,
+                                               .frames_per_row = per_row,
+                                               .n_pixels = PIXELS,
+                                               .n_bins = BINS,
+                                               .bin_of_pixel = bins,
+                                               .with_matrix = true};
+        struct ttcf_run *run;
+        assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
+        for (size_t part = 0, n = 0; part < 2; part++) {
+            size_t n_next = part ? N : 111;
+            add_frames(run, counts + n * PIXELS, n_next - n, PIXELS);
+            n = n_next;
+            struct ttcf_run *of_frames = run_of(counts, n, PIXELS, bins, BINS);
+            struct ttcf_run *of_sums = run_of(summed, n / per_row, PIXELS, bins, BINS);
+            for (int b = 1; b <= BINS; b++) {
+                struct ttcf seen, frames, sums;
+                size_t n_short = 0;
+                assert_int_equal(ttcf_result(run, b, n == N, &seen, NULL), 0);
+                assert_int_equal(ttcf_result(of_frames, b, true, &frames, NULL), 0);
+                assert_int_equal(ttcf_result(of_sums, b, true, &sums, NULL), 0);
+                while (n_short < seen.lags.n && seen.lags.first[n_short] < TTCF_ROWS_COARSE * per_row)
+                    n_short++;
+                assert_int_equal(seen.n_frames, n);
+                assert_int_equal(seen.n_photons, frames.n_photons);
+                assert_int_equal(seen.lags.first[seen.lags.n], n_short < seen.lags.n ? n / per_row * per_row : n);
+                check_short_lags(&seen, &frames, n_short);
+                check_rows(&seen, &sums, n_short);
+                ttcf_free(&seen);
+                ttcf_free(&frames);
+                ttcf_free(&sums);
+            }
+            ttcf_end(of_frames);
+            ttcf_end(of_sums);
+        }
+        ttcf_end(run);
+        free(counts);
+    }
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -358,7 +467,7 @@ static void refusals(void **state)
     struct ttcf_settings settings = {.n_frames = 1, .n_pixels = 4, .n_bins = 1, .bin_of_pixel = bins};
     struct ttcf_run *run;
     assert_int_equal(ttcf_begin(&run, &settings, &err), ERR_ARG);
-    settings.n_frames = 65536;
+    settings.n_frames = TTCF_FRAMES_MAX + 1;
     assert_int_equal(ttcf_begin(&run, &settings, &err), ERR_ARG);
     settings.n_frames = 10;
     settings.bin_of_pixel = nothing;
@@ -408,9 +517,11 @@ static void too_bright(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answer),          cmocka_unit_test(against_dense), cmocka_unit_test(empty_frames),
-        cmocka_unit_test(exchanged_and_doubled), cmocka_unit_test(binned_map),    cmocka_unit_test(hot_pixels),
-        cmocka_unit_test(several_bins),          cmocka_unit_test(refusals),      cmocka_unit_test(too_bright),
+        cmocka_unit_test(known_answer), cmocka_unit_test(against_dense),
+        cmocka_unit_test(empty_frames), cmocka_unit_test(exchanged_and_doubled),
+        cmocka_unit_test(binned_map),   cmocka_unit_test(hot_pixels),
+        cmocka_unit_test(several_bins), cmocka_unit_test(rows_of_frames),
+        cmocka_unit_test(refusals),     cmocka_unit_test(too_bright),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,8 @@ Goal: for every pair of frames (t1, t2) the photon pairs behind C(t1, t2) are ex
 counts by frame and pixel: with pixels that hold more than one photon, masked pixels, empty frames, frames brighter than
 others, few pixels with many photons (beyond what one line of the cache holds), and any number of threads. What mathematics
 says holds exactly: the order of the pixels does not matter, the pairs of parts of the pixels add up to those of all, and
-doubling all counts makes four times the pairs.
+doubling all counts makes four times the pairs. A scan of more than 65,535 frames has rows of two: their pairs are those of
+the summed frames, and the lags that rows cannot tell are SciPy's frame by frame.
 Method: isobar-analyze on random series written by h5py; C is pairs n_pixels_effective / (photons(t1) photons(t2)) in single
 precision, so that the whole number of pairs comes back as long as it is below 2^23. Argument 1: the build directory.
 """
@@ -127,6 +128,45 @@ def check_mathematics(random, folder, frames, mask, c, pairs):
     check(np.array_equal(seen, c, equal_nan=True), "from the events: the same matrix, bit for bit")
 
 
+def check_long(random, folder, n_frames=70001, side=64, mean=0.01):
+    """Sparse frames; the last one is alone in its row."""
+    n_pixels = side * side
+    counts = scipy.sparse.random(n_frames, n_pixels, density=mean, format="csr", random_state=random,
+                                 data_rvs=lambda n: random.integers(1, 4, n)).astype(np.int64)
+    counts.data[random.uniform(size=counts.nnz) < counts.indices / n_pixels] = 0  # less and less towards the last row
+    counts.eliminate_zeros()
+    counts.sort_indices()
+    with h5py.File(f"{folder}/long.h5", "w") as file:
+        for name, value in ("frame_ptr", counts.indptr), ("index", counts.indices.astype(np.uint32)), ("intensity", counts.data):
+            file[f"entry_0000/measurement/data/{name}"] = value
+    result = f"{folder}/long_results.hdf"
+    run = subprocess.run([PROGRAM, f"{folder}/long.h5", "--frame-time", "0.1", "--shape", f"{side}x{side}", "-o", result,
+                          "--no-events", "--keep-hits"], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    rows = (counts[0:n_frames - 1:2] + counts[1::2]).tocsr()
+    with h5py.File(result) as file:
+        valid = file["xpcs/qmap/mask"][()].ravel() == 1
+        n_effective = float(np.ravel(file["xpcs/fit/bins/n_pixels_effective"][()])[0])
+        delays, g2 = file["xpcs/multitau/delay_list"][()], file["xpcs/multitau/normalized_g2"][:, 0]
+        by_row, expected = file["xpcs/every_lag/g2"][()], file["xpcs/every_lag/pairs_expected"][()]
+        per_row = file["process/frames_per_row"][()]
+    check(per_row == 2 and len(by_row) == rows.shape[0] and counts[:, ~valid].nnz == 0, f"{n_frames} frames in rows of two")
+
+    def correlate(frames, lag):
+        photons = np.asarray(frames.sum(1)).ravel().astype(float)
+        return frames[:-lag].multiply(frames[lag:]).sum(), (photons[:-lag] * photons[lag:]).sum() / n_effective
+
+    short = [i for i in range(len(delays)) if np.isclose(delays[i], i + 1, rtol=1e-9)]
+    seen = [correlate(counts, i + 1) for i in short]
+    check(len(short) > 9 and np.allclose(g2[short], [pairs / products for pairs, products in seen], rtol=1e-12),
+          f"lags 1 to {len(short)} are SciPy's, frame by frame")
+    for lag in 1, 16, 1000, 30000:
+        pairs, products = correlate(rows, lag)
+        check(np.isclose(expected[lag], products, rtol=1e-12) and round(by_row[lag] * expected[lag]) == pairs,
+              f"lag of {lag} rows: {pairs} pairs, SciPy's")
+    check(np.all(np.diff(delays) > 0) and delays[-1] > 0.95 * n_frames, f"{len(delays)} delays up to {delays[-1]:.0f} frames")
+
+
 def main():
     folder = tempfile.mkdtemp(prefix="isobar-correlator-")
     seed = int(os.environ.get("SEED", "1"))
@@ -136,6 +176,7 @@ def main():
         for mean, dtype in (0.005, np.uint32), (0.08, np.uint16), (0.6, np.uint32):
             kept = check_case(random, folder, mean, dtype)
             check_mathematics(random, folder, *kept)
+        check_long(random, folder)
     finally:
         shutil.rmtree(folder)
     print(f"{failures} failures")
