@@ -30,6 +30,12 @@ struct line {
 
 _Static_assert(sizeof(struct line) == 64, "a line of photons is a line of the cache");
 
+/* A pixel of the present frame on its way back through its older photons. */
+struct walk {
+    uint32_t line; /* of the pool, the next one */
+    uint8_t count, group;
+};
+
 /* The bins of BLOCK_PIXELS pixels in a row: the border between two bins goes through few blocks more than once. */
 struct block {
     uint8_t change; /* the first pixel of the second bin, up to BLOCK_PIXELS; BLOCK_MIXED: ask bin_of_pixel */
@@ -80,6 +86,7 @@ struct ttcf_run {
      * pixel order */
     uint32_t *pixel;
     uint8_t *count;
+    struct walk *walks; /* [n_pixels] */
     /* the same memory for all bins where a row is one frame, so that it stays in the first cache */
     uint32_t *row; /* [n_rows_max], or as many for each bin */
     float *c;      /* [n_rows_max] the row normalised */
@@ -161,6 +168,27 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
     }
 }
 
+/* The older photons of the pixels in the present frame, one line of each in turn: so the next one of every pixel is
+ * known, and asked for, long before its turn. */
+static void walk_older(const struct ttcf_run *run, struct bin *bin, size_t n_walks)
+{
+    const uint8_t *range = run->range_of_lag + run->n_rows;
+    while (n_walks > 0) {
+        size_t n_left = 0;
+        for (size_t i = 0; i < n_walks; i++) {
+            struct walk walk = run->walks[i];
+            const struct line *line = older_line(run, walk.line);
+            if (i + AHEAD < n_walks)
+                __builtin_prefetch(older_line(run, run->walks[i + AHEAD].line));
+            pair_with(line, LINE_PHOTONS, walk.count, bin->row, range, bin->row_group_pairs[walk.group]);
+            walk.line = line->older;
+            run->walks[n_left] = walk;
+            n_left += walk.line != 0;
+        }
+        n_walks = n_left;
+    }
+}
+
 /* The pairs of the present frame's photons, in row t, with all earlier ones of the same pixels, and with themselves: n
  * events, behind which stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin
  * too; so are, as soon as a line has come, the older photons that it names (line 0 of the pool, always near, where
@@ -170,9 +198,10 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
 {
     const uint32_t *pixel = run->pixel + bin->first_event;
     const uint8_t *count = run->count + bin->first_event;
-    size_t t = run->n_rows, photons = 0, squares = 0;
+    size_t t = run->n_rows, photons = 0, squares = 0, n_walks = 0;
     const uint8_t *range = run->range_of_lag + t;
     uint32_t *row = bin->row, group_photons[TTCF_GROUPS] = {0};
+    struct walk *walks = run->walks;
     for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
@@ -185,8 +214,8 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
         if (line->bin != bin->number)
             continue; /* in none */
         pair_with(line, line->n, count[i], row, range, bin->row_group_pairs[group]);
-        for (uint32_t index = line->older; index; index = older_line(run, index)->older)
-            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->row_group_pairs[group]);
+        if (line->older)
+            walks[n_walks++] = (struct walk){line->older, count[i], (uint8_t)group};
         for (int k = 0; k < count[i]; k++) {
             int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
             if (code)
@@ -197,6 +226,7 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
         photons += count[i];
         squares += (size_t)count[i] * count[i];
     }
+    walk_older(run, bin, n_walks);
     for (int g = 0; g < TTCF_GROUPS; g++)
         bin->group_photons[(size_t)g * run->n_rows_max + t] += group_photons[g];
     bin->photons_per_row[t] += (double)photons;
@@ -829,6 +859,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
     run->count = malloc(n + (size_t)run->n_bins * AHEAD);
+    run->walks = malloc(n * sizeof *run->walks);
     run->row = calloc(run->n_rows_max * (run->short_lags ? (size_t)run->n_bins : 1), sizeof *run->row);
     run->c = calloc(run->n_rows_max, sizeof *run->c);
     if (settings->part_of_pixel)
@@ -837,8 +868,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
                     run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->row && run->c &&
-                    grow_pool(run, 0);
+                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->walks && run->row &&
+                    run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_rows_max);
@@ -971,10 +1002,9 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->blocks,    run->part_of_pixel, run->sensitivity,
-                            run->photons,      run->is_bright, run->range_of_lag,  run->bins,
-                            run->profiles,     run->pool,      run->pixel,         run->count,
-                            run->row,          run->c};
+    void *const memory[] = {run->bin_of_pixel, run->blocks,       run->part_of_pixel, run->sensitivity, run->photons,
+                            run->is_bright,    run->range_of_lag, run->bins,          run->profiles,    run->pool,
+                            run->pixel,        run->count,        run->row,           run->c,           run->walks};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     short_lags_close(run->short_lags);
