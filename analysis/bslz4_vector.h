@@ -50,12 +50,15 @@ struct unpack {
     int n_planes;         /* that can hold something under the mask: the result */
 };
 
+/* n a multiple of 64. */
 INLINE bool is_blank(const uint8_t *plane, const uint8_t *valid, size_t n)
 {
-    uint64_t any = 0;
-    for (size_t i = 0; i < n; i += 8)
-        any |= load_64(plane + i) & load_64(valid + i);
-    return any == 0;
+    __m256i any = _mm256_setzero_si256();
+    for (size_t i = 0; i < n; i += 32) {
+        __m256i bits = _mm256_loadu_si256((const __m256i *)(plane + i));
+        any = _mm256_or_si256(any, _mm256_and_si256(bits, _mm256_loadu_si256((const __m256i *)(valid + i))));
+    }
+    return _mm256_testz_si256(any, any);
 }
 
 /*
