@@ -43,6 +43,7 @@
 #include "drivers/spectrometer.h"
 #include "sim/spectrometer_server.h"
 #include "sim/spectrum.h"
+#include "tests/witness.h"
 
 #define PRESSURE_GPA 3.3
 
@@ -76,19 +77,6 @@ char *realpath(const char *restrict path, char *restrict ret_path)
         return NULL;
     snprintf(ret_path, PATH_MAX, "/dev/../../..%s", path);
     return ret_path;
-}
-
-/* Both ends of one, raw. */
-static int line_make(int *ret_far_fd)
-{
-    struct termios raw;
-    int line = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    assert_true(line >= 0 && grantpt(line) == 0 && unlockpt(line) == 0);
-    *ret_far_fd = open(ptsname(line), O_RDWR | O_NOCTTY | O_CLOEXEC);
-    assert_int_equal(tcgetattr(*ret_far_fd, &raw), 0);
-    cfmakeraw(&raw);
-    tcsetattr(*ret_far_fd, TCSANOW, &raw);
-    return line;
 }
 
 /* ---- the instrument, and a relay before it ------------------------------------------------------------------- */
@@ -473,7 +461,7 @@ static void goes_over_a_serial_line(void **state)
 {
     struct bench *bench = *state;
     char link[80], address[120];
-    int peer, line = line_make(&peer); /* the peer keeps the line up between openings */
+    int peer, line = witness_line(&peer); /* the peer keeps the line up between openings */
     snprintf(link, sizeof link, "%s/ttyRUBY", bench->directory);
     assert_int_equal(symlink(ptsname(line), link), 0);
     bench->relay.near_fd = line;
@@ -646,61 +634,6 @@ static void changes_the_rate_of_a_line(void **state)
 #define LATE_NS (20 * NS_PER_MS) /* of a line: a quarter of what the driver waits for an answer */
 #define ROUNDS_MAX (4 * ROUNDS)  /* with those in which the line was late */
 
-/*
- * The bytes of a pseudo terminal are carried by workers of the kernel. On a machine with more to do than it can, these
- * have been seen to wait for a processor for 26 s, while processes and sockets hardly did; to the driver that is a line
- * that says nothing. The witness is another line, along which one byte after the other is sent: the workers take all
- * lines' bytes from one queue, in turn, so that none of ours was late while none of its was.
- */
-struct witness {
-    pthread_t thread;
-    int near_fd, far_fd;
-    _Atomic bool is_wanted;
-    _Atomic int64_t sent_ns;     /* of the byte on its way; 0: none is */
-    _Atomic int64_t late_ns_max; /* of those that have arrived since witness_reset */
-};
-
-static void *witness_run(void *argument)
-{
-    struct witness *witness = argument;
-    char byte = 'w';
-    while (witness->is_wanted) {
-        int64_t sent_ns = clock_wall_ns();
-        witness->sent_ns = sent_ns;
-        if (!put(witness->near_fd, &byte, 1) || read(witness->far_fd, &byte, 1) != 1)
-            abort();
-        int64_t late_ns = clock_wall_ns() - sent_ns;
-        if (late_ns > witness->late_ns_max)
-            witness->late_ns_max = late_ns;
-        witness->sent_ns = 0;
-        pause_ms(1);
-    }
-    return NULL;
-}
-
-static void witness_begin(struct witness *witness)
-{
-    witness->near_fd = line_make(&witness->far_fd);
-    witness->is_wanted = true;
-    assert_int_equal(pthread_create(&witness->thread, NULL, witness_run, witness), 0);
-}
-
-static void witness_end(struct witness *witness)
-{
-    witness->is_wanted = false;
-    pthread_join(witness->thread, NULL);
-    close(witness->far_fd);
-    close(witness->near_fd);
-}
-
-/* Whether the line has been late since this was asked last. Never of one that was not begun. */
-static bool witness_was_late(struct witness *witness)
-{
-    int64_t sent_ns = witness->sent_ns, under_way_ns = sent_ns ? clock_wall_ns() - sent_ns : 0;
-    int64_t late_ns = atomic_exchange(&witness->late_ns_max, 0);
-    return late_ns > LATE_NS || under_way_ns > LATE_NS;
-}
-
 struct hours {
     struct bench *bench;
     struct spectrometer *spectrometer; /* NULL: not opened yet */
@@ -749,7 +682,7 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
         world_set_fault(hours->bench->world, WORLD_SPECTROMETER, hours->is_now ? hours->fault : WORLD_FAULT_NONE,
                         FAULT_MS, fraction);
         int64_t begin_ns = clock_wall_ns();
-        bool is_read = round_pass(hours), is_late = witness_was_late(&hours->witness);
+        bool is_read = round_pass(hours), is_late = witness_was_late(&hours->witness, LATE_NS);
         lost_ns = is_read || is_late || hours->is_now ? 0 : lost_ns ? lost_ns : begin_ns;
         lost_s_max = fmax(lost_s_max, lost_ns ? s_from_ns(clock_wall_ns() - lost_ns) : 0);
         hours->n_late += is_late;
