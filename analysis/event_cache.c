@@ -260,8 +260,17 @@ static int check_header(const struct header *header, size_t n_bytes, struct err 
     return 0;
 }
 
-/* One frame: pixels ascending, within the frame and valid; the bright ones where an event refers to them. */
-static bool check_frame(const struct event_cache *cache, size_t t)
+static size_t count_valid(const struct event_cache *cache)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < cache->info.n_rows * cache->info.n_columns; i++)
+        n += cache->valid_bits[i / 64] >> i % 64 & 1;
+    return n;
+}
+
+/* One frame: pixels ascending, within the frame and valid; the bright ones where an event refers to them; and of the
+ * valid pixels no more without an event than there are. */
+static bool check_frame(const struct event_cache *cache, size_t t, size_t n_valid)
 {
     struct event_frame frame = event_cache_frame(cache, t);
     size_t n_pixels = cache->info.n_rows * cache->info.n_columns, next_bright = 0;
@@ -278,7 +287,7 @@ static bool check_frame(const struct event_cache *cache, size_t t)
             return false;
         next_bright++;
     }
-    return next_bright == frame.n_bright;
+    return next_bright == frame.n_bright && frame.n_invalid <= n_valid - frame.n_events;
 }
 
 static bool is_ascending(const uint64_t *first, size_t n, uint64_t end)
@@ -302,11 +311,12 @@ static int check_content(const struct event_cache *cache, const uint8_t *end, st
     if (!is_ascending(cache->first_event, header->n_frames, header->n_events) ||
         !is_ascending(cache->first_bright, header->n_frames, header->n_bright))
         return err_set(err, ERR_DATA, "its table of frames makes no sense: analyse the series anew");
+    size_t n_valid = count_valid(cache);
     for (size_t t = 0; t < header->n_frames; t++)
-        if (!check_frame(cache, t))
+        if (!check_frame(cache, t, n_valid))
             return err_set(err, ERR_DATA,
-                           "frame %zu holds a masked pixel, or pixels out of order: analyse the series "
-                           "anew",
+                           "frame %zu holds a masked pixel, pixels out of order, or counts more pixels than it has: "
+                           "analyse the series anew",
                            t + 1);
     return 0;
 }

@@ -10,7 +10,7 @@
  *           uint64 first_event[n_frames + 1]
  *           uint64 first_bright[n_frames + 1]
  *           uint32 index, uint32 count of bright[n_bright], index within the frame
- *           uint32 n_invalid[n_frames], and 4 bytes of 0 if n_frames is odd
+ *           uint32 n_invalid[n_frames], valid pixels without an event, and 4 bytes of 0 if n_frames is odd
  *
  *   header  0 "ISBEVENT", 8 uint32 version, 12 uint32 pixel_bits, uint64: 16 n_rows, 24 n_columns, 32 n_frames, 40
  *           n_events, 48 n_bright, 56 element_bytes; float64: 64 frame_time_s, 72 count_time_s, 80 photon_energy_ev,

@@ -95,7 +95,9 @@ static int set(struct device *device, char letter, uint16_t word, struct err *er
 }
 
 /* Binary mode, whatever the device was doing: a command that was cut short swallows the first attempts, and in ASCII
- * mode, which shows by the letter that it sends back, a line end ends it. */
+ * mode, which shows by the letter that it sends back, a line end ends it. The mode is told twice: after a single bB,
+ * one that is short of a byte would take b, the B for a command of its own with v and the next b for its word, and so
+ * for ever. What takes a bB for its word refuses it or is set anew later. */
 static int synchronise(struct device *device, struct err *err)
 {
     int code = ERR_TIMEOUT;
@@ -104,7 +106,7 @@ static int synchronise(struct device *device, struct err *err)
         uint8_t version[2];
         if ((code = drain(device, QUIET_NS, err)) ||
             (is_ascii && (code = send(device, (const uint8_t *)"\r", 1, err))) ||
-            (code = send(device, (const uint8_t *)"bB", 2, err)) || (code = drain(device, QUIET_NS, err)))
+            (code = send(device, (const uint8_t *)"bBbB", 4, err)) || (code = drain(device, QUIET_NS, err)))
             return code;
         code = ask(device, false, 'v', NULL, 0, version, 2, err);
         if (code == ERR_LINK)

@@ -290,6 +290,7 @@ static int run_wire(enum wire wire, const struct options *options)
     case WIRE_COUNT:
         break;
     }
+    world_close(world); /* the clock stays for the thread that watches it */
     return code ? fail(&err) : 0;
 }
 

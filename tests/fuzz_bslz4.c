@@ -80,8 +80,6 @@ static void decode(struct decoded *decoded, enum bslz4_path path, const struct f
     FUZZ_CHECK(decoded->code == 0 || err.message[0], "refused without a sentence");
     if (decoded->code == 0) {
         const struct event_frame frame = event_frame_of(&decoded->sink, shape->pixel_bits);
-        FUZZ_CHECK(frame.n_events + frame.n_invalid <= shape->n_pixels, "%zu events and %zu invalid of %zu",
-                   frame.n_events, frame.n_invalid, shape->n_pixels);
         fuzz_check_photons(&frame, shape->valid_bits, shape->n_pixels, shape->count_max);
     }
 }

@@ -219,7 +219,38 @@ static void check_order(const struct event_cache *cache)
             assert_true(next_bright == before || frame.bright[before].index == i);
         }
         assert_int_equal(next_bright, frame.n_bright);
+        assert_true(frame.n_events + frame.n_invalid <= seen->n_rows * seen->n_columns);
     }
+}
+
+/* In each frame as many invalid pixels as there is room for, and one more. */
+static void invalid_pixels_beyond_the_frame(void **state)
+{
+    (void)state;
+    static uint8_t bytes[FILE_BYTES_MAX];
+    const struct {
+        uint32_t n_more;
+        int code;
+    } cases[] = {{0, 0}, {1, ERR_DATA}, {UINT32_MAX - PIXELS, ERR_DATA}};
+    size_t n = read_file(bytes), n_valid = 0, table = n - 4 * (FRAMES + FRAMES % 2);
+    for (size_t i = 0; i < PIXELS; i++)
+        n_valid += valid_bits[i / 64] >> i % 64 & 1;
+    for (size_t t = 0; t < FRAMES; t++)
+        for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+            struct event_cache *cache;
+            struct err err = {0};
+            uint32_t before, n_invalid = (uint32_t)(n_valid - sinks[t].n_events) + cases[k].n_more;
+            memcpy(&before, bytes + table + 4 * t, sizeof before);
+            assert_int_equal(before, sinks[t].n_invalid);
+            memcpy(bytes + table + 4 * t, &n_invalid, sizeof n_invalid);
+            seal(bytes, n);
+            assert_int_equal(event_cache_parse(&cache, bytes, n, &err), cases[k].code);
+            if (cases[k].code)
+                assert_non_null(strstr(err.message, "or counts more pixels than it has: analyse the series anew"));
+            else
+                event_cache_close(cache);
+            memcpy(bytes + table + 4 * t, &before, sizeof before);
+        }
 }
 
 static void sealed_damage(void **state)
@@ -256,9 +287,8 @@ static void sealed_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(comes_back),
-        cmocka_unit_test(full_disk),
-        cmocka_unit_test(each_byte),
+        cmocka_unit_test(comes_back),    cmocka_unit_test(full_disk),
+        cmocka_unit_test(each_byte),     cmocka_unit_test(invalid_pixels_beyond_the_frame),
         cmocka_unit_test(sealed_damage),
     };
     return cmocka_run_group_tests(tests, draw_series, remove_folder);

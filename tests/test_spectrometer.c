@@ -43,6 +43,7 @@
 #include "drivers/spectrometer.h"
 #include "sim/spectrometer_server.h"
 #include "sim/spectrum.h"
+#include "tests/witness.h"
 
 #define PRESSURE_GPA 3.3
 
@@ -426,14 +427,30 @@ static void refuses_and_recovers(void **state)
     spectrometer_close(spectrometer);
 }
 
-/* The server was left in the middle of a command by somebody else. */
+/* The server was left in the middle of a command by somebody else, or the line has lost a byte: any number short. */
 static void synchronises(void **state)
 {
     struct bench *bench = *state;
-    struct spectrometer *spectrometer = opened(bench->address);
-    acquire_good(spectrometer, 0.02);
-    assert_int_equal(write(bench->relay.far_fd, "P\0\3\1", 4), 4); /* five bytes short */
+    static const struct {
+        const char *bytes;
+        size_t n_bytes;
+    } commands[] = {{"P\0\3\1\4\1\5\0\1", 9}, {"I\0\x14", 3}, {"?x\0\1", 4}, {"bB", 2}};
+    struct spectrometer_settings settings = SETTINGS;
+    struct spectrometer *spectrometer = NULL;
     struct err err = {0};
+    settings.address = bench->address;
+    settings.answer_ms = 200; /* for what is not answered at all: most of it is waiting */
+    assert_int_equal(spectrometer_open(&spectrometer, &settings, &err), 0);
+    acquire_good(spectrometer, 0.02);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        for (size_t n = 1; n < commands[i].n_bytes; n++) {
+            assert_true(put(bench->relay.far_fd, commands[i].bytes, n));
+            spectrometer_close(spectrometer);
+            if (spectrometer_open(&spectrometer, &settings, &err))
+                fail_msg("%zu bytes of %c: %s", n, commands[i].bytes[0], err.message);
+            acquire_good(spectrometer, 0.02);
+        }
+    assert_true(put(bench->relay.far_fd, "P\0\3\1", 4)); /* and with the link up */
     int code = spectrometer_acquire(spectrometer, 0.03, &spectrum, &err);
     assert_true(code == ERR_TIMEOUT || code == ERR_PROTOCOL || code == ERR_REFUSED);
     acquire_good(spectrometer, 0.03);
@@ -444,13 +461,7 @@ static void goes_over_a_serial_line(void **state)
 {
     struct bench *bench = *state;
     char link[80], address[120];
-    int line = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    assert_true(line >= 0 && grantpt(line) == 0 && unlockpt(line) == 0);
-    int peer = open(ptsname(line), O_RDWR | O_NOCTTY | O_CLOEXEC); /* keeps the line up between openings */
-    struct termios raw;
-    tcgetattr(peer, &raw);
-    cfmakeraw(&raw);
-    tcsetattr(peer, TCSANOW, &raw);
+    int peer, line = witness_line(&peer); /* the peer keeps the line up between openings */
     snprintf(link, sizeof link, "%s/ttyRUBY", bench->directory);
     assert_int_equal(symlink(ptsname(line), link), 0);
     bench->relay.near_fd = line;
@@ -619,7 +630,9 @@ static void changes_the_rate_of_a_line(void **state)
 #define FAULT_FRACTION 0.3 /* of the answers in a bad round by TCP and on a line, where a round has several */
 #define RECOVER_S_MAX 3.0  /* of wall time, from the end of a fault: the slowest delays its last answer by 1.4 s */
 #define PRESSURE_GPA_MAX 10.0
-#define R1_NM_MAX 0.25 /* what the noise does; neighbouring rounds lie 0.5 nm or more apart */
+#define R1_NM_MAX 0.25           /* what the noise does; neighbouring rounds lie 0.5 nm or more apart */
+#define LATE_NS (20 * NS_PER_MS) /* of a line: a quarter of what the driver waits for an answer */
+#define ROUNDS_MAX (4 * ROUNDS)  /* with those in which the line was late */
 
 struct hours {
     struct bench *bench;
@@ -628,7 +641,9 @@ struct hours {
     enum world_fault fault;
     bool is_now;
     double pressure_gpa; /* the truth */
+    struct witness witness;
     int n_read, n_failed, n_bad;
+    int n_late; /* rounds in which the line itself was late: played again */
 };
 
 /* One round, as controller/ruby_link works. False: no spectrum. */
@@ -640,12 +655,10 @@ static bool round_pass(struct hours *hours)
     if (code == 0)
         code = spectrometer_acquire(hours->spectrometer, EXPOSURE_S, &spectrum, &err);
     if (code) {
-        hours->n_failed++;
         if (getenv("VERBOSE"))
             printf("  %s%s\n", hours->is_now ? "" : "afterwards: ", err.message);
         return false;
     }
-    hours->n_read++;
     double off_nm = top_nm() - spectrum_r1_nm(hours->pressure_gpa, 296);
     if (!(fabs(off_nm) < R1_NM_MAX)) {
         hours->n_bad++;
@@ -659,7 +672,7 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
     int left = 0;
     int64_t lost_ns = 0; /* since when there is neither a fault nor a spectrum; 0: there is */
     double lost_s_max = 0;
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; hours->n_read + hours->n_failed < ROUNDS && i < ROUNDS_MAX; i++) {
         double step_gpa = 1.5 + (PRESSURE_GPA_MAX - 3) * random_uniform(random); /* never near what it was */
         hours->pressure_gpa = fmod(hours->pressure_gpa + step_gpa, PRESSURE_GPA_MAX);
         world_show(hours->bench->world, t_ns, hours->pressure_gpa);
@@ -669,15 +682,22 @@ static void two_hours_of(struct hours *hours, struct random *random, int64_t *t_
         world_set_fault(hours->bench->world, WORLD_SPECTROMETER, hours->is_now ? hours->fault : WORLD_FAULT_NONE,
                         FAULT_MS, fraction);
         int64_t begin_ns = clock_wall_ns();
-        bool is_read = round_pass(hours);
-        lost_ns = is_read || hours->is_now ? 0 : lost_ns ? lost_ns : begin_ns;
+        bool is_read = round_pass(hours), is_late = witness_was_late(&hours->witness, LATE_NS);
+        lost_ns = is_read || is_late || hours->is_now ? 0 : lost_ns ? lost_ns : begin_ns;
         lost_s_max = fmax(lost_s_max, lost_ns ? s_from_ns(clock_wall_ns() - lost_ns) : 0);
-        left -= hours->is_now;
+        hours->n_late += is_late;
+        hours->n_read += is_read && !is_late;
+        hours->n_failed += !is_read && !is_late;
+        left -= hours->is_now && !is_late;
     }
     world_set_fault(hours->bench->world, WORLD_SPECTROMETER, WORLD_FAULT_NONE, FAULT_MS, 1);
     if (lost_s_max > RECOVER_S_MAX) {
         hours->n_bad++;
         printf("bad: %.2f s until it recovered, expected at most %g\n", lost_s_max, RECOVER_S_MAX);
+    }
+    if (hours->n_read + hours->n_failed < ROUNDS) {
+        hours->n_bad++;
+        printf("bad: this machine's pseudo terminals were late in %d of %d rounds\n", hours->n_late, ROUNDS_MAX);
     }
 }
 
@@ -712,12 +732,16 @@ static int hours_of_every(int n, int first, enum wire wire, uint64_t seed)
     settings.answer_ms = ANSWER_MS;
     for (int fault = first; fault < WORLD_FAULT_COUNT; fault += n) {
         struct hours hours = {.bench = bench, .settings = settings, .fault = (enum world_fault)fault};
+        if (wire == ON_A_LINE)
+            witness_begin(&hours.witness);
         two_hours_of(&hours, &random, &t_ns, wire == BY_EPICS ? 1 : FAULT_FRACTION);
+        if (wire == ON_A_LINE)
+            witness_end(&hours.witness);
         spectrometer_close(hours.spectrometer);
         bool has_failed = hours.n_failed > 0 || fault == WORLD_FAULT_NONE;
         n_bad += hours.n_bad + !has_failed + (hours.n_read < ROUNDS * 8 / 10);
-        printf("%s, %s: %d read, %d failed, %d bad\n", wire_names[wire], fault_names[fault], hours.n_read,
-               hours.n_failed, hours.n_bad);
+        printf("%s, %s: %d read, %d failed, %d late, %d bad\n", wire_names[wire], fault_names[fault], hours.n_read,
+               hours.n_failed, hours.n_late, hours.n_bad);
     }
     epics_close(settings.epics);
     is_kept = false;
@@ -725,20 +749,16 @@ static int hours_of_every(int n, int first, enum wire wire, uint64_t seed)
     return n_bad + (bench_end(&state) != 0);
 }
 
+struct share {
+    enum wire wire;
+    int n, first;
+};
+
 /* All at once, each in a process of its own: most of it is waiting. */
-static void two_hours_of_random_faults(void **state)
+static void play(const struct share *shares, int n_shares, uint64_t seed)
 {
-    (void)state;
-    const char *given = getenv("SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : 1;
-    print_message("seed %llu\n", (unsigned long long)seed);
-    static const struct {
-        enum wire wire;
-        int n, first;
-    } shares[] = {{BY_TCP, 2, 0},    {BY_TCP, 2, 1},    {BY_EPICS, 2, 0},  {BY_EPICS, 2, 1},
-                  {ON_A_LINE, 4, 0}, {ON_A_LINE, 4, 1}, {ON_A_LINE, 4, 2}, {ON_A_LINE, 4, 3}};
-    const int n_shares = sizeof shares / sizeof shares[0];
-    pid_t children[sizeof shares / sizeof shares[0]];
+    pid_t children[8];
+    assert_in_range(n_shares, 1, sizeof children / sizeof children[0]);
     for (int i = 0; i < n_shares; i++) {
         fflush(stdout);
         children[i] = fork();
@@ -755,6 +775,19 @@ static void two_hours_of_random_faults(void **state)
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
             fail_msg("%s: see above", wire_names[shares[i].wire]);
     }
+}
+
+/* The lines after the rest, for the sake of those who carry their bytes (struct witness). */
+static void two_hours_of_random_faults(void **state)
+{
+    (void)state;
+    const char *given = getenv("SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : 1;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    static const struct share rest[] = {{BY_TCP, 2, 0}, {BY_TCP, 2, 1}, {BY_EPICS, 2, 0}, {BY_EPICS, 2, 1}};
+    static const struct share lines[] = {{ON_A_LINE, 4, 0}, {ON_A_LINE, 4, 1}, {ON_A_LINE, 4, 2}, {ON_A_LINE, 4, 3}};
+    play(rest, sizeof rest / sizeof rest[0], seed);
+    play(lines, sizeof lines / sizeof lines[0], seed);
 }
 
 /* ---- for the wire tests -------------------------------------------------------------------------------------- */

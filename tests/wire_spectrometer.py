@@ -273,6 +273,11 @@ def exercise(name, spectrometer, address):
     spectrometer.is_ascii, spectrometer.held = True, b"I50"
     acquire(driver)
     check(name + ": in ASCII mode and in the middle of a number, too", is_right(spectrometer, seen := acquire(driver)), seen)
+    for partial in (b"I\1", b"P\0", b"P\0\3\1\4", b"P\0\3\1\4\1\5\0"):
+        driver.end()
+        spectrometer.held = partial  # the line has lost a byte, or more, and the driver begins
+        driver = instrument.Driver("ocean-optics", address, PROGRAM)
+        check(name + ": in the middle of %r it is found" % partial, driver.first == "OK", driver.first)
     driver.end()
     spectrometer.manner, spectrometer.is_ascii = "stays in ASCII", True
     driver = instrument.Driver("ocean-optics", address, PROGRAM)
