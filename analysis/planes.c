@@ -276,36 +276,52 @@ static void pair_with(const struct cell *cell, uint32_t held, uint32_t *row, con
     }
 }
 
-int planes_add_frame(struct planes *planes, const uint32_t *pixel, const uint8_t *count, size_t n_events,
-                     uint8_t *ret_surplus, uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX], struct err *err)
+/* Also brings its words near, before photons come here and there. */
+static void clear_frame(struct planes *planes, size_t t)
 {
     const struct layout *layout = &planes->layout;
-    size_t t = planes->n_frames++;
+    for (size_t c = 0; c < 2 * layout->n_chunks; c++)
+        for (size_t k = 0; k < (size_t)planes->n_digits; k++)
+            memset(planes->bits + c * layout->chunk_words + k * layout->digit_words + t * layout->frame_words, 0,
+                   layout->frame_words * sizeof *planes->bits);
+    memset(planes_row(planes, t), 0, layout->n_frames * sizeof *planes->rows);
+}
+
+int planes_add_frame(struct planes *planes, const uint32_t *pixel, const uint8_t *count, size_t n_events,
+                     struct planes_surplus *ret_surplus, size_t *ret_n_surplus,
+                     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX], struct err *err)
+{
+    size_t t = planes->n_frames++, n_surplus = 0, digit_words = planes->layout.digit_words;
+    uint64_t *bits_of_frame = planes->bits + t * planes->layout.frame_words;
     uint32_t *row = planes_row(planes, t), held_max = (UINT32_C(1) << planes->n_digits) - 1;
-    assert(planes->n_waiting < PLANES_BATCH && t < layout->n_frames);
+    const uint8_t *range = planes->range_of_lag + t;
+    assert(planes->n_waiting < PLANES_BATCH && t < planes->layout.n_frames);
     planes->n_waiting++;
-    memset(row, 0, layout->n_frames * sizeof *row);
+    clear_frame(planes, t);
     for (size_t i = 0; i < n_events; i++) {
         const struct word *ahead = i + AHEAD < n_events ? word_of(planes, pixel[i + AHEAD]) : NULL;
         const struct word *word = word_of(planes, pixel[i]);
         if (ahead)
             __builtin_prefetch(cell_of(planes, ahead, pixel[i + AHEAD]), 1);
-        ret_surplus[i] = 0;
         if (!word)
             continue;
         struct cell *cell = cell_of(planes, word, pixel[i]);
-        uint32_t held = count[i] < held_max ? count[i] : held_max, group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
-        pair_with(cell, held, row, planes->range_of_lag + t, group_pairs[group]);
+        uint32_t held = count[i] < held_max ? count[i] : held_max;
+        uint64_t *of_group = group_pairs[pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS];
+        pair_with(cell, held, row, range, of_group);
         for (uint32_t index = cell->older; index; index = planes->pool[index].older)
-            pair_with(&planes->pool[index], held, row, planes->range_of_lag + t, group_pairs[group]);
-        uint64_t *bits = planes->bits + word->at + t * layout->frame_words;
+            pair_with(&planes->pool[index], held, row, range, of_group);
         for (int k = 0; k < planes->n_digits; k++)
-            bits[(size_t)k * layout->digit_words] |= (uint64_t)(held >> k & 1) << pixel[i] % TTCF_GROUP_PIXELS;
-        ret_surplus[i] = (uint8_t)(count[i] - held);
-        int code = put_surplus(planes, cell, t, ret_surplus[i], err);
+            bits_of_frame[word->at + (size_t)k * digit_words] |= (uint64_t)(held >> k & 1)
+                                                                 << pixel[i] % TTCF_GROUP_PIXELS;
+        if (count[i] <= held_max)
+            continue;
+        ret_surplus[n_surplus++] = (struct planes_surplus){(uint32_t)i, count[i] - held};
+        int code = put_surplus(planes, cell, t, count[i] - held, err);
         if (code)
             return code;
     }
+    *ret_n_surplus = n_surplus;
     return 0;
 }
 

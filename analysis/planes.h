@@ -76,15 +76,21 @@ int planes_begin(struct planes **ret_planes, const struct planes_settings *setti
 /* One more photon of one of the frames before, in any order. Its pairs are not counted. Errors: ERR_SYSTEM (memory). */
 int planes_put_photon(struct planes *planes, size_t frame, uint32_t pixel, struct err *err);
 
+/* An event of a frame, and those of its photons that the planes do not hold. */
+struct planes_surplus {
+    uint32_t event, photons;
+};
+
 /*
  * The next frame. Not more than PLANES_BATCH may wait for planes_count.
  *   pixel, count  [n_events], no pixel twice; pixels that are not in the planes are passed over, and so is a count of 0
- *   ret_surplus   [n_events], photons of each event that the caller pairs with all earlier ones of the pixel
+ *   ret_surplus   [n_events], in order: photons that the caller pairs with all earlier ones of their pixels
  *   group_pairs   [TTCF_GROUPS] by range of lags: pairs with earlier surplus are added
  * Errors: ERR_SYSTEM (memory).
  */
 int planes_add_frame(struct planes *planes, const uint32_t *pixel, const uint8_t *count, size_t n_events,
-                     uint8_t *ret_surplus, uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX], struct err *err);
+                     struct planes_surplus *ret_surplus, size_t *ret_n_surplus,
+                     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX], struct err *err);
 
 /* Pairs of frame t with each earlier one, [t + 1], to which the caller may add; complete after planes_count, and lost
  * when frame t + PLANES_BATCH comes. Only of frames that planes_add_frame has brought. */

@@ -4,8 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
+#include "analysis/pages.h"
+#include "analysis/planes.h"
 #include "analysis/profile.h"
 
 #define RANGES_PER_OCTAVE 10.0
@@ -17,6 +19,13 @@
 #define BLOCK_PIXELS 64 /* whose bins are looked up in one table that stays near; one of all pixels would not */
 #define BLOCK_MIXED 255
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
+#define CHOICE_FRAMES 16
+/* What the walk takes for a pair and for a line that is not asked for ahead, and planes for a photon that they hold:
+ * fits to measurements on one machine (docs/benchmarks.md). A choice that they get wrong costs time, and nothing else.
+ */
+#define PAIR_NS 1.0
+#define LINE_NS 90.0
+#define PUT_NS 13.0
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
 /* The newest photons of one pixel, by their frames; one entry per photon, ascending. */
@@ -48,6 +57,8 @@ struct bin {
     double *map_sum;                              /* [map_n * map_n], at (t2, t1) */
     uint32_t *group_photons;                      /* [TTCF_GROUPS * n_frames] */
     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX]; /* [TTCF_GROUPS] by range of lags */
+    struct planes *planes;                        /* NULL: its pairs are counted photon by photon */
+    int n_digits;                                 /* of the planes */
 };
 
 struct ttcf_run {
@@ -73,6 +84,11 @@ struct ttcf_run {
      * pixel order */
     uint32_t *pixel;
     uint8_t *count;
+    struct planes_surplus *surplus; /* [n_pixels] of the present frame and bin */
+    /* how pairs are counted */
+    enum ttcf_counting counting;
+    int planes_path, n_digits;
+    size_t planes_bytes, planes_bytes_max;
     /* the present frame and bin; the same memory for all, so that it stays in the first cache */
     uint32_t *row; /* [n_frames_max] pairs with each earlier frame; zero between frames */
     float *c;      /* [n_frames_max] the same normalised */
@@ -99,20 +115,16 @@ static struct line *older_line(const struct ttcf_run *run, uint32_t index)
     return &run->pool[index / POOL_BLOCK_LINES][index % POOL_BLOCK_LINES];
 }
 
-/* Memory in pages of 2 MB where the system has them: every photon is in a page of its own otherwise. Zero. */
-static void *map_memory(size_t n_bytes)
+/* The one before, full; NULL: none. */
+static const struct line *next_line(const struct ttcf_run *run, const struct line *line)
 {
-    void *memory = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return NULL;
-    madvise(memory, n_bytes, MADV_HUGEPAGE);
-    return memory;
+    return line->older ? older_line(run, line->older) : NULL;
 }
 
 static bool grow_pool(struct ttcf_run *run, uint32_t block)
 {
     if (block < POOL_BLOCKS_MAX && !run->pool[block])
-        run->pool[block] = map_memory(POOL_BLOCK_LINES * sizeof(struct line));
+        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
     if (block >= POOL_BLOCKS_MAX || !run->pool[block])
         return false;
     run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
@@ -153,6 +165,33 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
     }
 }
 
+static inline void pair_with_all(const struct ttcf_run *run, const struct line *line, uint32_t count, uint32_t *row,
+                                 const uint8_t *range, uint64_t *group_pairs)
+{
+    pair_with(line, line->n, count, row, range, group_pairs);
+    for (uint32_t index = line->older; index; index = older_line(run, index)->older)
+        pair_with(older_line(run, index), LINE_PHOTONS, count, row, range, group_pairs);
+}
+
+/* The frame's n events go into the bin's planes; photons beyond what these hold walk back. */
+static int add_to_planes(struct ttcf_run *run, struct bin *bin, size_t n, struct err *err)
+{
+    const uint32_t *pixel = run->pixel + bin->first_event;
+    size_t t = run->n_frames, n_surplus = 0;
+    int code = planes_add_frame(bin->planes, pixel, run->count + bin->first_event, n, run->surplus, &n_surplus,
+                                bin->group_pairs, err);
+    for (size_t i = 0; i < n_surplus && code == 0; i++) {
+        uint32_t p = pixel[run->surplus[i].event];
+        if (i + AHEAD < n_surplus)
+            __builtin_prefetch(&run->lines[pixel[run->surplus[i + AHEAD].event]]);
+        if (i + AHEAD_OLDER < n_surplus)
+            __builtin_prefetch(older_line(run, run->lines[pixel[run->surplus[i + AHEAD_OLDER].event]].older));
+        pair_with_all(run, &run->lines[p], run->surplus[i].photons, planes_row(bin->planes, t), run->range_of_lag + t,
+                      bin->group_pairs[p / TTCF_GROUP_PIXELS % TTCF_GROUPS]);
+    }
+    return code;
+}
+
 /* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves: n events, behind which
  * stand pixels of the next bin, n_ahead in all. Lines are asked for ahead, those of the next bin too; so are, as soon
  * as a line has come, the older photons that it names (line 0 of the pool, always near, where there are none). That
@@ -161,9 +200,15 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
 {
     const uint32_t *pixel = run->pixel + bin->first_event;
     const uint8_t *count = run->count + bin->first_event;
-    size_t t = run->n_frames, photons = 0, squares = 0;
+    size_t t = run->n_frames, photons = 0, squares = 0, n_older = bin->planes ? 0 : n_ahead;
     const uint8_t *range = run->range_of_lag + t;
     uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
+    if (bin->planes) {
+        int code = add_to_planes(run, bin, n, err);
+        if (code)
+            return code;
+        row = planes_row(bin->planes, t);
+    }
     for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
@@ -171,13 +216,12 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
         size_t group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
         if (i + AHEAD < n_ahead)
             __builtin_prefetch(&run->lines[pixel[i + AHEAD]], 1);
-        if (i + AHEAD_OLDER < n_ahead)
+        if (i + AHEAD_OLDER < n_older)
             __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
         if (line->bin != bin->number)
             continue; /* in none */
-        pair_with(line, line->n, count[i], row, range, bin->group_pairs[group]);
-        for (uint32_t index = line->older; index; index = older_line(run, index)->older)
-            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->group_pairs[group]);
+        if (!bin->planes)
+            pair_with_all(run, line, count[i], row, range, bin->group_pairs[group]);
         for (int k = 0; k < count[i]; k++) {
             int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
             if (code)
@@ -204,9 +248,9 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
 
 /* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). A
  * frame without photons has C = 0 in the sums, where it is not counted. */
-WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
+WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    ptrdiff_t t2 = (ptrdiff_t)run->n_frames, t1 = 0;
+    ptrdiff_t t1 = 0, last = (ptrdiff_t)t2;
     double scale = (double)bin->n_pixels_begun * bin->inverse[t2];
     double *restrict sum_c = bin->sum_c + t2;
     const double *restrict inverse = bin->inverse;
@@ -214,7 +258,7 @@ WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
     float *restrict row_c = run->c;
     for (int a = 0; a < run->n_ages; a++) {
         uint64_t *restrict pairs = bin->pairs + (size_t)a * run->n_frames_max + t2;
-        ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= t2 ? (ptrdiff_t)run->age_first[a + 1] : t2 + 1;
+        ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= last ? (ptrdiff_t)run->age_first[a + 1] : last + 1;
         for (; t1 < end; t1++) {
             double c = row[t1] * scale * inverse[t1];
             pairs[-t1] += row[t1];
@@ -225,9 +269,9 @@ WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
     }
 }
 
-WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
+WIDE static void map_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    size_t t2 = run->n_frames, binning = run->map_binning, line = t2 / binning;
+    size_t binning = run->map_binning, line = t2 / binning;
     size_t n_cells = t2 + (binning == 1); /* shot noise only where a cell is one frame */
     if (line >= run->map_n)
         return;
@@ -241,14 +285,22 @@ WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
     }
 }
 
-static void keep_row(const struct ttcf_run *run, struct bin *bin)
+static void keep_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    size_t t2 = run->n_frames;
     float *row = bin->matrix + t2 * (t2 + 1) / 2;
     memcpy(row, run->c, (t2 + 1) * sizeof *row);
     for (size_t t1 = 0; t1 <= t2; t1++)
         if (bin->inverse[t1] == 0.0 || bin->inverse[t2] == 0.0)
             row[t1] = NAN;
+}
+
+/* The pairs of frame t2 are in run->row. */
+static void take_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
+{
+    fold_row(run, bin, t2);
+    map_row(run, bin, t2);
+    if (bin->matrix)
+        keep_row(run, bin, t2);
 }
 
 static inline uint8_t bin_of(const struct ttcf_run *run, uint32_t pixel)
@@ -294,6 +346,125 @@ static size_t put_next_pixels(struct ttcf_run *run, int b, const size_t *n)
     return n_next;
 }
 
+/* ---- bit planes for bright bins ------------------------------------------------------------------------------ */
+
+/* The frames that wait in the planes, the last ones, in their order. */
+static void take_waiting_rows(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t n = bin->planes ? planes_n_waiting(bin->planes) : 0;
+    if (n)
+        planes_count(bin->planes, bin->group_pairs);
+    for (size_t t2 = run->n_frames - n; t2 < run->n_frames; t2++) {
+        memcpy(run->row, planes_row(bin->planes, t2), (t2 + 1) * sizeof *run->row);
+        take_row(run, bin, t2);
+    }
+}
+
+/* After 16 frames, 32, 64 and on. */
+static bool is_time_to_choose(size_t n_frames) { return n_frames >= CHOICE_FRAMES && (n_frames & (n_frames - 1)) == 0; }
+
+/* The share of a bin's pairs so far that planes of 1 to PLANES_DIGITS_MAX digits leave to the walk: of n photons of a
+ * pixel, s beyond what they hold, n^2 - (n - s)^2 of n^2. */
+static void measure_surplus(const struct ttcf_run *run, const struct bin *bin, double *ret_share)
+{
+    double all = 0.0, left[PLANES_DIGITS_MAX + 1] = {0.0};
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        double n = 0.0, surplus[PLANES_DIGITS_MAX + 1] = {0.0};
+        if (run->bin_of_pixel[p] != bin->number)
+            continue;
+        int frame = -1, count = 0;
+        for (const struct line *line = &run->lines[p]; line; line = next_line(run, line))
+            for (size_t i = line->n; i-- > 0; n++) { /* from the newest photon back */
+                count = line->frame[i] == frame ? count + 1 : 1;
+                frame = line->frame[i];
+                for (int k = 1; k <= PLANES_DIGITS_MAX && count >> k; k++)
+                    surplus[k]++;
+            }
+        all += n * n;
+        for (int k = 1; k <= PLANES_DIGITS_MAX; k++)
+            left[k] += n * n - (n - surplus[k]) * (n - surplus[k]);
+    }
+    for (int k = 1; k <= PLANES_DIGITS_MAX; k++)
+        ret_share[k] = all > 0.0 ? left[k] / all : 0.0;
+}
+
+/* What the walk takes for so many pairs of so many photons. The first lines of a pixel are asked for ahead, one and a
+ * half on average; the others are not. */
+static double walk_cost_ns(double n_pairs, double n_photons)
+{
+    double n_lines = n_photons > 0.0 ? (n_pairs / n_photons - LINE_PHOTONS) / LINE_PHOTONS : 0.0;
+    return n_pairs * PAIR_NS + fmax(0.0, n_lines) * n_photons * LINE_NS;
+}
+
+/* Digits of the planes that cost least for the frames to come, 0: the walk does. They are taken to be like those so
+ * far. */
+static int choose_digits(const struct ttcf_run *run, const struct bin *bin, struct planes_settings settings)
+{
+    double n = (double)run->n_frames, n_end = (double)run->n_frames_max, so_far = n * (n - 1.0) / 2.0;
+    double to_come = n_end * (n_end - 1.0) / 2.0 - so_far, photons = (double)bin->n_photons, pairs = 0.0;
+    for (int a = 0; a < run->n_ages; a++)
+        for (size_t lag = 1; lag < run->n_frames; lag++)
+            pairs += (double)bin->pairs[(size_t)a * run->n_frames_max + lag];
+    double walk_ns = walk_cost_ns(pairs * to_come / so_far, photons * (n_end - n) / n);
+    double put_ns = photons * n_end / n * PUT_NS, share[PLANES_DIGITS_MAX + 1];
+    double cheapest_ns = run->counting == TTCF_PLANES ? INFINITY : walk_ns;
+    int n_digits = 0;
+    settings.n_digits = 1; /* in no more rows than its pixels need: without a look at any */
+    if (put_ns + planes_cost_ns(&settings, bin->n_pixels / (TTCF_GROUPS * TTCF_GROUP_PIXELS), to_come) > cheapest_ns)
+        return 0;
+    size_t n_rows = planes_measure(&settings).n_rows;
+    measure_surplus(run, bin, share);
+    for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
+        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * walk_ns;
+        if (ns < cheapest_ns) {
+            cheapest_ns = ns;
+            n_digits = settings.n_digits;
+        }
+    }
+    return n_digits;
+}
+
+/* The frames so far go into planes. Without memory for them the walk goes on. */
+static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct planes_settings *settings)
+{
+    size_t n_bytes = planes_measure(settings).n_bytes;
+    if (n_bytes > run->planes_bytes_max - run->planes_bytes || planes_begin(&bin->planes, settings, NULL) != 0)
+        return;
+    int code = 0;
+    for (size_t p = 0; p < run->n_pixels; p++)
+        for (const struct line *line = &run->lines[p]; line && line->bin == bin->number; line = next_line(run, line))
+            for (size_t i = 0; i < line->n && code == 0; i++)
+                code = planes_put_photon(bin->planes, line->frame[i], (uint32_t)p, NULL);
+    if (code) {
+        planes_end(bin->planes);
+        bin->planes = NULL;
+        return;
+    }
+    bin->n_digits = settings->n_digits;
+    run->planes_bytes += n_bytes;
+}
+
+static void choose_planes(struct ttcf_run *run)
+{
+    for (int b = 0; b < run->n_bins; b++) {
+        struct bin *bin = &run->bins[b];
+        struct planes_settings settings = {.n_frames = run->n_frames_max,
+                                           .n_frames_before = run->n_frames,
+                                           .n_pixels = run->n_pixels,
+                                           .bin_of_pixel = run->bin_of_pixel,
+                                           .bin = bin->number,
+                                           .range_of_lag = run->range_of_lag,
+                                           .path = planes_best_path()};
+        if (bin->planes || bin->n_pixels == 0 || run->counting == TTCF_LISTS)
+            continue;
+        if (run->counting == TTCF_PLANES)
+            settings.path = (enum planes_path)run->planes_path;
+        settings.n_digits = run->n_digits ? run->n_digits : choose_digits(run, bin, settings);
+        if (settings.n_digits)
+            begin_planes(run, bin, &settings);
+    }
+}
+
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err)
 {
     size_t n[TTCF_BINS_MAX + 1];
@@ -305,12 +476,15 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
         int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
         if (code)
             return code;
-        fold_row(run, bin);
-        map_row(run, bin);
-        if (bin->matrix)
-            keep_row(run, bin);
+        if (!bin->planes)
+            take_row(run, bin, run->n_frames);
     }
     run->n_frames++;
+    for (int b = 0; b < run->n_bins; b++)
+        if (run->bins[b].planes && planes_n_waiting(run->bins[b].planes) == PLANES_BATCH)
+            take_waiting_rows(run, &run->bins[b]);
+    if (is_time_to_choose(run->n_frames))
+        choose_planes(run);
     return 0;
 }
 
@@ -394,13 +568,21 @@ int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, st
     for (size_t p = 0; p < run->n_pixels; p++) {
         if (!ret_is_dead[p])
             continue;
-        run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
+        struct bin *bin = &run->bins[run->bin_of_pixel[p] - 1];
+        bin->n_pixels--;
+        if (bin->planes)
+            planes_drop_pixel(bin->planes, (uint32_t)p);
         run->bin_of_pixel[p] = run->lines[p].bin = 0;
         run->blocks[p / BLOCK_PIXELS].change = BLOCK_MIXED;
         (*ret_n)++;
     }
     run->n_frames_profiled = 0;
     return 0;
+}
+
+int ttcf_n_digits(const struct ttcf_run *run, int bin)
+{
+    return run->bins[bin - 1].planes ? run->bins[bin - 1].n_digits : 0;
 }
 
 void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
@@ -614,6 +796,7 @@ int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf 
         code = measure_profiles(run, err);
     if (code)
         return code;
+    take_waiting_rows(run, bin);
     struct ttcf ttcf = outline(run, bin);
     double *work = malloc((2 * n + 1) * sizeof *work);
     code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", n);
@@ -708,10 +891,11 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->range_of_lag = malloc(run->n_frames_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
     run->profiles = calloc((size_t)run->n_bins, sizeof *run->profiles);
-    run->lines = map_memory(n * sizeof *run->lines);
+    run->lines = pages_map(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
     run->count = malloc(n + (size_t)run->n_bins * AHEAD);
+    run->surplus = malloc(n * sizeof *run->surplus);
     run->row = calloc(run->n_frames_max, sizeof *run->row);
     run->c = calloc(run->n_frames_max, sizeof *run->c);
     if (settings->part_of_pixel)
@@ -720,8 +904,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
                     run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->row && run->c &&
-                    grow_pool(run, 0);
+                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->surplus && run->row &&
+                    run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
@@ -786,7 +970,13 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
                              .n_bins = settings->n_bins,
                              .n_parts = settings->part_of_pixel ? settings->n_parts : settings->n_bins,
                              .n_ages = settings->n_ages ? settings->n_ages : 1,
-                             .n_pool = 1};
+                             .n_pool = 1,
+                             .counting = settings->counting,
+                             .planes_path = settings->planes_path,
+                             .n_digits = settings->n_digits,
+                             .planes_bytes_max = settings->planes_bytes_max};
+    if (run->planes_bytes_max == 0)
+        run->planes_bytes_max = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
     run->map_binning = (n_frames + TTCF_MAP_MAX - 1) / TTCF_MAP_MAX;
     run->map_n = n_frames / run->map_binning;
     ttcf_lags_init(&run->lags, n_frames);
@@ -817,15 +1007,15 @@ void ttcf_end(struct ttcf_run *run)
                                 bin->map_sum,           bin->group_photons, bin->group_pairs, bin->matrix};
         for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
             free(memory[i]);
+        planes_end(bin->planes);
     }
     for (size_t block = 0; run->pool && block < POOL_BLOCKS_MAX && run->pool[block]; block++)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->blocks,    run->part_of_pixel, run->sensitivity,
-                            run->photons,      run->is_bright, run->range_of_lag,  run->bins,
-                            run->profiles,     run->pool,      run->pixel,         run->count,
-                            run->row,          run->c};
+    void *const memory[] = {run->bin_of_pixel, run->blocks,       run->part_of_pixel, run->sensitivity, run->photons,
+                            run->is_bright,    run->range_of_lag, run->bins,          run->profiles,    run->pool,
+                            run->pixel,        run->count,        run->row,           run->c,           run->surplus};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);

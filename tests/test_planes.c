@@ -29,7 +29,8 @@ struct scan {
     uint8_t *bins;   /* [n_pixels] */
     uint8_t *range;  /* [n_frames] of lag */
     uint32_t *pixel; /* [n_pixels] of one frame's events */
-    uint8_t *count, *surplus;
+    uint8_t *count;
+    struct planes_surplus *surplus; /* [n_pixels] */
 };
 
 /* What one bin's pairs are, and what they have become. */
@@ -55,7 +56,7 @@ static struct scan draw_scan(size_t n_frames, size_t n_before, size_t n_pixels, 
                         .range = calloc(n_frames, 1),
                         .pixel = calloc(n_pixels, sizeof *scan.pixel),
                         .count = calloc(n_pixels, 1),
-                        .surplus = calloc(n_pixels, 1)};
+                        .surplus = calloc(n_pixels, sizeof *scan.surplus)};
     for (size_t p = 0, bin = 0, end = 0; p < n_pixels; p++) {
         if (p == end) { /* from a few pixels to a few words in a row */
             bin = draw(N_BINS + 1);
@@ -118,10 +119,13 @@ static void add_frame(struct scan *scan, struct planes *planes, size_t t, struct
             scan->pixel[n] = p;
             scan->count[n++] = counts[p];
         }
-    assert_int_equal(planes_add_frame(planes, scan->pixel, scan->count, n, scan->surplus, pairs->group_pairs, NULL), 0);
-    for (size_t i = 0; i < n; i++)
-        for (size_t t1 = 0; t1 < t && scan->surplus[i]; t1++) {
-            uint32_t p = scan->pixel[i], more = (uint32_t)scan->surplus[i] * scan->counts[t1 * n_pixels + p];
+    size_t n_surplus;
+    assert_int_equal(
+        planes_add_frame(planes, scan->pixel, scan->count, n, scan->surplus, &n_surplus, pairs->group_pairs, NULL), 0);
+    for (size_t i = 0; i < n_surplus; i++)
+        for (size_t t1 = 0; t1 < t; t1++) {
+            uint32_t p = scan->pixel[scan->surplus[i].event],
+                     more = scan->surplus[i].photons * scan->counts[t1 * n_pixels + p];
             planes_row(planes, t)[t1] += more;
             pairs->group_pairs[p / TTCF_GROUP_PIXELS % TTCF_GROUPS][scan->range[t - t1]] += more;
         }
