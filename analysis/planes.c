@@ -316,7 +316,7 @@ int planes_add_frame(struct planes *planes, const uint32_t *pixel, const uint8_t
                                                                  << pixel[i] % TTCF_GROUP_PIXELS;
         if (count[i] <= held_max)
             continue;
-        ret_surplus[n_surplus++] = (struct planes_surplus){(uint32_t)i, count[i] - held};
+        ret_surplus[n_surplus++] = (struct planes_surplus){pixel[i], count[i] - held};
         int code = put_surplus(planes, cell, t, count[i] - held, err);
         if (code)
             return code;

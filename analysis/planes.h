@@ -76,9 +76,9 @@ int planes_begin(struct planes **ret_planes, const struct planes_settings *setti
 /* One more photon of one of the frames before, in any order. Its pairs are not counted. Errors: ERR_SYSTEM (memory). */
 int planes_put_photon(struct planes *planes, size_t frame, uint32_t pixel, struct err *err);
 
-/* An event of a frame, and those of its photons that the planes do not hold. */
+/* Photons of an event that the planes do not hold. */
 struct planes_surplus {
-    uint32_t event, photons;
+    uint32_t pixel, photons;
 };
 
 /*

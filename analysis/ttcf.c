@@ -85,6 +85,7 @@ struct ttcf_run {
     uint32_t *pixel;
     uint8_t *count;
     struct planes_surplus *surplus; /* [n_pixels] of the present frame and bin */
+    const struct line **walked;     /* [n_pixels] where these are on their way back */
     /* how pairs are counted */
     enum ttcf_counting counting;
     int planes_path, n_digits;
@@ -165,31 +166,44 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
     }
 }
 
-static inline void pair_with_all(const struct ttcf_run *run, const struct line *line, uint32_t count, uint32_t *row,
-                                 const uint8_t *range, uint64_t *group_pairs)
+/* Of one frame and bin. */
+struct frame_sums {
+    size_t photons, squares;
+    uint32_t group_photons[TTCF_GROUPS];
+};
+
+/* The photons of one event join the earlier ones of their pixel. */
+static inline int keep_photons(struct ttcf_run *run, struct line *line, size_t group, uint32_t count,
+                               struct frame_sums *sums, struct err *err)
 {
-    pair_with(line, line->n, count, row, range, group_pairs);
-    for (uint32_t index = line->older; index; index = older_line(run, index)->older)
-        pair_with(older_line(run, index), LINE_PHOTONS, count, row, range, group_pairs);
+    for (uint32_t k = 0; k < count; k++) {
+        int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
+        if (code)
+            return code;
+        line->frame[line->n++] = (uint16_t)run->n_frames;
+    }
+    sums->group_photons[group] += count;
+    sums->photons += count;
+    sums->squares += (size_t)count * count;
+    return 0;
 }
 
-/* The frame's n events go into the bin's planes; photons beyond what these hold walk back. */
-static int add_to_planes(struct ttcf_run *run, struct bin *bin, size_t n, struct err *err)
+static int keep_sums(const struct ttcf_run *run, struct bin *bin, const struct frame_sums *sums, uint32_t *row,
+                     struct err *err)
 {
-    const uint32_t *pixel = run->pixel + bin->first_event;
-    size_t t = run->n_frames, n_surplus = 0;
-    int code = planes_add_frame(bin->planes, pixel, run->count + bin->first_event, n, run->surplus, &n_surplus,
-                                bin->group_pairs, err);
-    for (size_t i = 0; i < n_surplus && code == 0; i++) {
-        uint32_t p = pixel[run->surplus[i].event];
-        if (i + AHEAD < n_surplus)
-            __builtin_prefetch(&run->lines[pixel[run->surplus[i + AHEAD].event]]);
-        if (i + AHEAD_OLDER < n_surplus)
-            __builtin_prefetch(older_line(run, run->lines[pixel[run->surplus[i + AHEAD_OLDER].event]].older));
-        pair_with_all(run, &run->lines[p], run->surplus[i].photons, planes_row(bin->planes, t), run->range_of_lag + t,
-                      bin->group_pairs[p / TTCF_GROUP_PIXELS % TTCF_GROUPS]);
-    }
-    return code;
+    size_t t = run->n_frames;
+    if (sums->squares > UINT32_MAX) /* no cell of a row is above the largest sum of squares (Cauchy and Schwarz) */
+        return err_set(err, ERR_LIMIT,
+                       "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
+                       "mask the brightest pixels or attenuate the beam",
+                       t + 1, (double)sums->squares, (double)UINT32_MAX);
+    row[t] = (uint32_t)sums->squares;
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        bin->group_photons[(size_t)g * run->n_frames_max + t] = sums->group_photons[g];
+    bin->photons_per_frame[t] = (double)sums->photons;
+    bin->inverse[t] = sums->photons ? 1.0 / (double)sums->photons : 0.0;
+    bin->n_photons += sums->photons;
+    return 0;
 }
 
 /* The pairs of frame t's photons with all earlier ones of the same pixels, and with themselves: n events, behind which
@@ -199,16 +213,9 @@ static int add_to_planes(struct ttcf_run *run, struct bin *bin, size_t n, struct
 static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_ahead, struct err *err)
 {
     const uint32_t *pixel = run->pixel + bin->first_event;
-    const uint8_t *count = run->count + bin->first_event;
-    size_t t = run->n_frames, photons = 0, squares = 0, n_older = bin->planes ? 0 : n_ahead;
-    const uint8_t *range = run->range_of_lag + t;
-    uint32_t *row = run->row, group_photons[TTCF_GROUPS] = {0};
-    if (bin->planes) {
-        int code = add_to_planes(run, bin, n, err);
-        if (code)
-            return code;
-        row = planes_row(bin->planes, t);
-    }
+    const uint8_t *count = run->count + bin->first_event, *range = run->range_of_lag + run->n_frames;
+    uint32_t *row = run->row;
+    struct frame_sums sums = {0};
     for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
@@ -216,34 +223,18 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
         size_t group = pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS;
         if (i + AHEAD < n_ahead)
             __builtin_prefetch(&run->lines[pixel[i + AHEAD]], 1);
-        if (i + AHEAD_OLDER < n_older)
+        if (i + AHEAD_OLDER < n_ahead)
             __builtin_prefetch(older_line(run, run->lines[pixel[i + AHEAD_OLDER]].older));
         if (line->bin != bin->number)
             continue; /* in none */
-        if (!bin->planes)
-            pair_with_all(run, line, count[i], row, range, bin->group_pairs[group]);
-        for (int k = 0; k < count[i]; k++) {
-            int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
-            if (code)
-                return code;
-            line->frame[line->n++] = (uint16_t)t;
-        }
-        group_photons[group] += count[i];
-        photons += count[i];
-        squares += (size_t)count[i] * count[i];
+        pair_with(line, line->n, count[i], row, range, bin->group_pairs[group]);
+        for (uint32_t index = line->older; index; index = older_line(run, index)->older)
+            pair_with(older_line(run, index), LINE_PHOTONS, count[i], row, range, bin->group_pairs[group]);
+        int code = keep_photons(run, line, group, count[i], &sums, err);
+        if (code)
+            return code;
     }
-    if (squares > UINT32_MAX) /* no cell of a row is above the largest sum of squares (Cauchy and Schwarz) */
-        return err_set(err, ERR_LIMIT,
-                       "frame %zu: its counts squared sum to %.3g, above %.3g: too bright for photon correlation; "
-                       "mask the brightest pixels or attenuate the beam",
-                       t + 1, (double)squares, (double)UINT32_MAX);
-    row[t] = (uint32_t)squares;
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        bin->group_photons[(size_t)g * run->n_frames_max + t] = group_photons[g];
-    bin->photons_per_frame[t] = (double)photons;
-    bin->inverse[t] = photons ? 1.0 / (double)photons : 0.0;
-    bin->n_photons += photons;
-    return 0;
+    return keep_sums(run, bin, &sums, row, err);
 }
 
 /* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). A
@@ -348,6 +339,48 @@ static size_t put_next_pixels(struct ttcf_run *run, int b, const size_t *n)
 
 /* ---- bit planes for bright bins ------------------------------------------------------------------------------ */
 
+/* Photons that the planes do not hold walk back, all of them by one line before any goes to the next: so every line is
+ * asked for ahead, however many a pixel has. */
+static void walk_surplus(struct ttcf_run *run, struct bin *bin, size_t n)
+{
+    struct planes_surplus *walker = run->surplus;
+    const struct line **line = run->walked;
+    uint32_t *row = planes_row(bin->planes, run->n_frames);
+    for (size_t i = 0; i < n; i++)
+        line[i] = &run->lines[walker[i].pixel];
+    while (n) {
+        size_t n_left = 0;
+        for (size_t i = 0; i < n; i++) {
+            __builtin_prefetch(line[i + AHEAD < n ? i + AHEAD : i]);
+            pair_with(line[i], line[i]->n, walker[i].photons, row, run->range_of_lag + run->n_frames,
+                      bin->group_pairs[walker[i].pixel / TTCF_GROUP_PIXELS % TTCF_GROUPS]);
+            walker[n_left] = walker[i];
+            line[n_left] = next_line(run, line[i]);
+            n_left += line[n_left] != NULL;
+        }
+        n = n_left;
+    }
+}
+
+/* What walk_back does, for a bin that has planes. */
+static int add_to_planes(struct ttcf_run *run, struct bin *bin, size_t n, struct err *err)
+{
+    const uint32_t *pixel = run->pixel + bin->first_event;
+    const uint8_t *count = run->count + bin->first_event;
+    struct frame_sums sums = {0};
+    size_t n_surplus = 0;
+    int code = planes_add_frame(bin->planes, pixel, count, n, run->surplus, &n_surplus, bin->group_pairs, err);
+    if (code == 0)
+        walk_surplus(run, bin, n_surplus);
+    for (size_t i = 0; i < n && code == 0; i++) {
+        struct line *line = &run->lines[pixel[i]];
+        __builtin_prefetch(&run->lines[pixel[i + AHEAD < n ? i + AHEAD : i]], 1);
+        if (line->bin == bin->number)
+            code = keep_photons(run, line, pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS, count[i], &sums, err);
+    }
+    return code ? code : keep_sums(run, bin, &sums, planes_row(bin->planes, run->n_frames), err);
+}
+
 /* The frames that wait in the planes, the last ones, in their order. */
 static void take_waiting_rows(const struct ttcf_run *run, struct bin *bin)
 {
@@ -405,7 +438,8 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
     for (int a = 0; a < run->n_ages; a++)
         for (size_t lag = 1; lag < run->n_frames; lag++)
             pairs += (double)bin->pairs[(size_t)a * run->n_frames_max + lag];
-    double walk_ns = walk_cost_ns(pairs * to_come / so_far, photons * (n_end - n) / n);
+    pairs *= to_come / so_far;
+    double walk_ns = walk_cost_ns(pairs, photons * (n_end - n) / n);
     double put_ns = photons * n_end / n * PUT_NS, share[PLANES_DIGITS_MAX + 1];
     double cheapest_ns = run->counting == TTCF_PLANES ? INFINITY : walk_ns;
     int n_digits = 0;
@@ -415,7 +449,7 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
     size_t n_rows = planes_measure(&settings).n_rows;
     measure_surplus(run, bin, share);
     for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
-        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * walk_ns;
+        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * pairs * PAIR_NS;
         if (ns < cheapest_ns) {
             cheapest_ns = ns;
             n_digits = settings.n_digits;
@@ -473,7 +507,8 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
     sort_events(run, frame, n);
     for (int b = 1; b <= run->n_bins; b++) {
         struct bin *bin = &run->bins[b - 1];
-        int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
+        int code = bin->planes ? add_to_planes(run, bin, n[b], err)
+                               : walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
         if (code)
             return code;
         if (!bin->planes)
@@ -896,6 +931,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
     run->count = malloc(n + (size_t)run->n_bins * AHEAD);
     run->surplus = malloc(n * sizeof *run->surplus);
+    run->walked = malloc(n * sizeof *run->walked);
     run->row = calloc(run->n_frames_max, sizeof *run->row);
     run->c = calloc(run->n_frames_max, sizeof *run->c);
     if (settings->part_of_pixel)
@@ -904,8 +940,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
                     run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->surplus && run->row &&
-                    run->c && grow_pool(run, 0);
+                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->surplus &&
+                    run->walked && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_frames_max);
@@ -1013,9 +1049,10 @@ void ttcf_end(struct ttcf_run *run)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->blocks,       run->part_of_pixel, run->sensitivity, run->photons,
-                            run->is_bright,    run->range_of_lag, run->bins,          run->profiles,    run->pool,
-                            run->pixel,        run->count,        run->row,           run->c,           run->surplus};
+    void *const memory[] = {run->bin_of_pixel, run->blocks,    run->part_of_pixel, run->sensitivity,
+                            run->photons,      run->is_bright, run->range_of_lag,  run->bins,
+                            run->profiles,     run->pool,      run->pixel,         run->count,
+                            run->row,          run->c,         run->surplus,       run->walked};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     free(run);

@@ -124,8 +124,7 @@ static void add_frame(struct scan *scan, struct planes *planes, size_t t, struct
         planes_add_frame(planes, scan->pixel, scan->count, n, scan->surplus, &n_surplus, pairs->group_pairs, NULL), 0);
     for (size_t i = 0; i < n_surplus; i++)
         for (size_t t1 = 0; t1 < t; t1++) {
-            uint32_t p = scan->pixel[scan->surplus[i].event],
-                     more = scan->surplus[i].photons * scan->counts[t1 * n_pixels + p];
+            uint32_t p = scan->surplus[i].pixel, more = scan->surplus[i].photons * scan->counts[t1 * n_pixels + p];
             planes_row(planes, t)[t1] += more;
             pairs->group_pairs[p / TTCF_GROUP_PIXELS % TTCF_GROUPS][scan->range[t - t1]] += more;
         }
