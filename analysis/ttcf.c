@@ -4,8 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
+#include "analysis/pages.h"
+#include "analysis/planes.h"
 #include "analysis/profile.h"
 #include "analysis/short_lags.h"
 
@@ -18,6 +20,11 @@
 #define BLOCK_PIXELS 64 /* whose bins are looked up in one table that stays near; one of all pixels would not */
 #define BLOCK_MIXED 255
 #define WIDE __attribute__((target_clones("avx512f", "avx2", "default"))) /* the same sums, in wider registers */
+#define CHOICE_FRAMES 16
+/* What the walk takes for a pair, and planes for a photon that they hold: fits to measurements on one machine
+ * (docs/benchmarks.md). A choice that they get wrong costs time, and nothing else. */
+#define PAIR_NS 1.0
+#define PUT_NS 13.0
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
 
 /* The newest photons of one pixel, by their rows; one entry per photon, ascending. */
@@ -56,8 +63,10 @@ struct bin {
     float *matrix;                                    /* as in struct ttcf, or NULL */
     double *map_sum;                                  /* [map_n * map_n], at (t2, t1) */
     uint32_t *group_photons;                          /* [TTCF_GROUPS * n_rows] */
-    uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX + 1]; /* [TTCF_GROUPS] by range of lags; behind the last, lag 0 */
-    uint64_t (*row_group_pairs)[TTCF_LAG_RANGES_MAX + 1]; /* the present row's; the same memory if it is one frame */
+    uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX];     /* [TTCF_GROUPS] by range of lags; behind the last one, lag 0 */
+    uint64_t (*row_group_pairs)[TTCF_LAG_RANGES_MAX]; /* the present row's; the same memory if it is one frame */
+    struct planes *planes;                            /* NULL: its pairs are counted photon by photon */
+    int n_digits;                                     /* of the planes */
 };
 
 struct ttcf_run {
@@ -86,7 +95,12 @@ struct ttcf_run {
      * pixel order */
     uint32_t *pixel;
     uint8_t *count;
-    struct walk *walks; /* [n_pixels] */
+    struct walk *walks;             /* [n_pixels] */
+    struct planes_surplus *surplus; /* [n_pixels] of the present frame and bin */
+    /* how pairs are counted */
+    enum ttcf_counting counting;
+    int planes_path, n_digits;
+    size_t planes_bytes, planes_bytes_max;
     /* the same memory for all bins where a row is one frame, so that it stays in the first cache */
     uint32_t *row; /* [n_rows_max], or as many for each bin */
     float *c;      /* [n_rows_max] the row normalised */
@@ -114,20 +128,16 @@ static struct line *older_line(const struct ttcf_run *run, uint32_t index)
     return &run->pool[index / POOL_BLOCK_LINES][index % POOL_BLOCK_LINES];
 }
 
-/* Memory in pages of 2 MB where the system has them: every photon is in a page of its own otherwise. Zero. */
-static void *map_memory(size_t n_bytes)
+/* The one before, full; NULL: none. */
+static const struct line *next_line(const struct ttcf_run *run, const struct line *line)
 {
-    void *memory = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return NULL;
-    madvise(memory, n_bytes, MADV_HUGEPAGE);
-    return memory;
+    return line->older ? older_line(run, line->older) : NULL;
 }
 
 static bool grow_pool(struct ttcf_run *run, uint32_t block)
 {
     if (block < POOL_BLOCKS_MAX && !run->pool[block])
-        run->pool[block] = map_memory(POOL_BLOCK_LINES * sizeof(struct line));
+        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
     if (block >= POOL_BLOCKS_MAX || !run->pool[block])
         return false;
     run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
@@ -170,7 +180,7 @@ static inline void pair_with(const struct line *line, size_t n, uint32_t count, 
 
 /* The older photons of the pixels in the present frame, one line of each in turn: so the next one of every pixel is
  * known, and asked for, long before its turn. */
-static void walk_older(const struct ttcf_run *run, struct bin *bin, size_t n_walks)
+static void walk_older(const struct ttcf_run *run, struct bin *bin, uint32_t *row, size_t n_walks)
 {
     const uint8_t *range = run->range_of_lag + run->n_rows;
     while (n_walks > 0) {
@@ -180,13 +190,44 @@ static void walk_older(const struct ttcf_run *run, struct bin *bin, size_t n_wal
             const struct line *line = older_line(run, walk.line);
             if (i + AHEAD < n_walks)
                 __builtin_prefetch(older_line(run, run->walks[i + AHEAD].line));
-            pair_with(line, LINE_PHOTONS, walk.count, bin->row, range, bin->row_group_pairs[walk.group]);
+            pair_with(line, LINE_PHOTONS, walk.count, row, range, bin->row_group_pairs[walk.group]);
             walk.line = line->older;
             run->walks[n_left] = walk;
             n_left += walk.line != 0;
         }
         n_walks = n_left;
     }
+}
+
+/* Of one frame and bin. */
+struct frame_sums {
+    size_t photons, squares;
+    uint32_t group_photons[TTCF_GROUPS];
+};
+
+/* The photons of one event join the earlier ones of their pixel. */
+static inline int keep_photons(struct ttcf_run *run, struct line *line, size_t group, uint32_t count,
+                               struct frame_sums *sums, struct err *err)
+{
+    for (uint32_t k = 0; k < count; k++) {
+        int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
+        if (code)
+            return code;
+        line->row[line->n++] = (uint16_t)run->n_rows;
+    }
+    sums->group_photons[group] += count;
+    sums->photons += count;
+    sums->squares += (size_t)count * count;
+    return 0;
+}
+
+static void keep_sums(const struct ttcf_run *run, struct bin *bin, const struct frame_sums *sums)
+{
+    for (int g = 0; g < TTCF_GROUPS; g++)
+        bin->group_photons[(size_t)g * run->n_rows_max + run->n_rows] += sums->group_photons[g];
+    bin->photons_per_row[run->n_rows] += (double)sums->photons;
+    bin->row_squares += sums->squares;
+    bin->n_photons += sums->photons;
 }
 
 /* The pairs of the present frame's photons, in row t, with all earlier ones of the same pixels, and with themselves: n
@@ -197,11 +238,11 @@ static void walk_older(const struct ttcf_run *run, struct bin *bin, size_t n_wal
 static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_ahead, struct err *err)
 {
     const uint32_t *pixel = run->pixel + bin->first_event;
-    const uint8_t *count = run->count + bin->first_event;
-    size_t t = run->n_rows, photons = 0, squares = 0, n_walks = 0;
-    const uint8_t *range = run->range_of_lag + t;
-    uint32_t *row = bin->row, group_photons[TTCF_GROUPS] = {0};
+    const uint8_t *count = run->count + bin->first_event, *range = run->range_of_lag + run->n_rows;
+    uint32_t *row = bin->row;
     struct walk *walks = run->walks;
+    struct frame_sums sums = {0};
+    size_t n_walks = 0;
     for (size_t i = 0; bin->number == 1 && i < n && i < AHEAD; i++) /* the first have nobody ahead of them */
         __builtin_prefetch(&run->lines[pixel[i]], 1);
     for (size_t i = 0; i < n; i++) {
@@ -216,30 +257,20 @@ static int walk_back(struct ttcf_run *run, struct bin *bin, size_t n, size_t n_a
         pair_with(line, line->n, count[i], row, range, bin->row_group_pairs[group]);
         if (line->older)
             walks[n_walks++] = (struct walk){line->older, count[i], (uint8_t)group};
-        for (int k = 0; k < count[i]; k++) {
-            int code = line->n == LINE_PHOTONS ? move_out(run, line, err) : 0;
-            if (code)
-                return code;
-            line->row[line->n++] = (uint16_t)t;
-        }
-        group_photons[group] += count[i];
-        photons += count[i];
-        squares += (size_t)count[i] * count[i];
+        int code = keep_photons(run, line, group, count[i], &sums, err);
+        if (code)
+            return code;
     }
-    walk_older(run, bin, n_walks);
-    for (int g = 0; g < TTCF_GROUPS; g++)
-        bin->group_photons[(size_t)g * run->n_rows_max + t] += group_photons[g];
-    bin->photons_per_row[t] += (double)photons;
-    bin->row_squares += squares;
-    bin->n_photons += photons;
+    walk_older(run, bin, row, n_walks);
+    keep_sums(run, bin, &sums);
     return 0;
 }
 
 /* The sums of the row's counts, squared: of the frames themselves, and twice of each two of them. No cell of a row is
  * above the largest such number (Cauchy and Schwarz). */
-static int check_row(const struct ttcf_run *run, const struct bin *bin, struct err *err)
+static int check_row(const struct ttcf_run *run, const struct bin *bin, const uint32_t *row, struct err *err)
 {
-    double squares = 2.0 * bin->row[run->n_rows] + (double)bin->row_squares;
+    double squares = 2.0 * row[run->n_rows] + (double)bin->row_squares;
     if (squares <= UINT32_MAX)
         return 0;
     return err_set(err, ERR_LIMIT,
@@ -249,11 +280,11 @@ static int check_row(const struct ttcf_run *run, const struct bin *bin, struct e
 }
 
 /* The row's last frame is in. */
-static void complete_row(const struct ttcf_run *run, struct bin *bin)
+static void complete_row(const struct ttcf_run *run, struct bin *bin, uint32_t *row)
 {
     size_t t = run->n_rows;
     double photons = bin->photons_per_row[t];
-    bin->row[t] = 2 * bin->row[t] + (uint32_t)bin->row_squares;
+    row[t] = 2 * row[t] + (uint32_t)bin->row_squares;
     bin->row_squares = 0;
     bin->inverse[t] = photons > 0.0 ? 1.0 / photons : 0.0;
     for (int g = 0; bin->row_group_pairs != bin->group_pairs && g < TTCF_GROUPS; g++)
@@ -265,9 +296,9 @@ static void complete_row(const struct ttcf_run *run, struct bin *bin)
 
 /* Here C(t1, t2) is normalised: <I(t1) I(t2)>_p / (<I(t1)>_p <I(t2)>_p) = pairs * n_pixels / (photons1 * photons2). A
  * row without photons has C = 0 in the sums, where it is not counted. */
-WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
+WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    ptrdiff_t t2 = (ptrdiff_t)run->n_rows, t1 = 0;
+    ptrdiff_t t1 = 0, last = (ptrdiff_t)t2;
     double scale = (double)bin->n_pixels_begun * bin->inverse[t2];
     double *restrict sum_c = bin->sum_c + t2;
     const double *restrict inverse = bin->inverse;
@@ -275,7 +306,7 @@ WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
     float *restrict row_c = run->c;
     for (int a = 0; a < run->n_ages; a++) {
         uint64_t *restrict pairs = bin->pairs + (size_t)a * run->n_rows_max + t2;
-        ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= t2 ? (ptrdiff_t)run->age_first[a + 1] : t2 + 1;
+        ptrdiff_t end = (ptrdiff_t)run->age_first[a + 1] <= last ? (ptrdiff_t)run->age_first[a + 1] : last + 1;
         for (; t1 < end; t1++) {
             double c = row[t1] * scale * inverse[t1];
             pairs[-t1] += row[t1];
@@ -286,9 +317,9 @@ WIDE static void fold_row(const struct ttcf_run *run, struct bin *bin)
     }
 }
 
-WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
+WIDE static void map_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    size_t t2 = run->n_rows, binning = run->map_binning, line = t2 / binning;
+    size_t binning = run->map_binning, line = t2 / binning;
     size_t n_cells = t2 + (binning == 1); /* shot noise only where a cell is one row */
     if (line >= run->map_n)
         return;
@@ -302,14 +333,22 @@ WIDE static void map_row(const struct ttcf_run *run, struct bin *bin)
     }
 }
 
-static void keep_row(const struct ttcf_run *run, struct bin *bin)
+static void keep_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
 {
-    size_t t2 = run->n_rows;
     float *row = bin->matrix + t2 * (t2 + 1) / 2;
     memcpy(row, run->c, (t2 + 1) * sizeof *row);
     for (size_t t1 = 0; t1 <= t2; t1++)
         if (bin->inverse[t1] == 0.0 || bin->inverse[t2] == 0.0)
             row[t1] = NAN;
+}
+
+/* The pairs of row t2 are in bin->row. */
+static void take_row(const struct ttcf_run *run, struct bin *bin, size_t t2)
+{
+    fold_row(run, bin, t2);
+    map_row(run, bin, t2);
+    if (bin->matrix)
+        keep_row(run, bin, t2);
 }
 
 static inline uint8_t bin_of(const struct ttcf_run *run, uint32_t pixel)
@@ -355,6 +394,153 @@ static size_t put_next_pixels(struct ttcf_run *run, int b, const size_t *n)
     return n_next;
 }
 
+/* ---- bit planes for bright bins ------------------------------------------------------------------------------ */
+
+/* Photons that the planes do not hold walk back. */
+static void walk_surplus(struct ttcf_run *run, struct bin *bin, uint32_t *row, size_t n)
+{
+    const struct planes_surplus *surplus = run->surplus;
+    size_t n_walks = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct line *line = &run->lines[surplus[i].pixel];
+        size_t group = surplus[i].pixel / TTCF_GROUP_PIXELS % TTCF_GROUPS;
+        __builtin_prefetch(&run->lines[surplus[i + AHEAD < n ? i + AHEAD : i].pixel]);
+        pair_with(line, line->n, surplus[i].photons, row, run->range_of_lag + run->n_rows, bin->group_pairs[group]);
+        if (line->older)
+            run->walks[n_walks++] = (struct walk){line->older, (uint8_t)surplus[i].photons, (uint8_t)group};
+    }
+    walk_older(run, bin, row, n_walks);
+}
+
+/* What walk_back does, for a bin that has planes. */
+static int add_to_planes(struct ttcf_run *run, struct bin *bin, size_t n, struct err *err)
+{
+    const uint32_t *pixel = run->pixel + bin->first_event;
+    const uint8_t *count = run->count + bin->first_event;
+    struct frame_sums sums = {0};
+    size_t n_surplus = 0;
+    int code = planes_add_frame(bin->planes, pixel, count, n, run->surplus, &n_surplus, bin->group_pairs, err);
+    if (code == 0)
+        walk_surplus(run, bin, planes_row(bin->planes, run->n_rows), n_surplus);
+    for (size_t i = 0; i < n && code == 0; i++) {
+        struct line *line = &run->lines[pixel[i]];
+        __builtin_prefetch(&run->lines[pixel[i + AHEAD < n ? i + AHEAD : i]], 1);
+        if (line->bin == bin->number)
+            code = keep_photons(run, line, pixel[i] / TTCF_GROUP_PIXELS % TTCF_GROUPS, count[i], &sums, err);
+    }
+    keep_sums(run, bin, &sums);
+    return code;
+}
+
+/* The frames that wait in the planes, the last ones, in their order. */
+static void take_waiting_rows(const struct ttcf_run *run, struct bin *bin)
+{
+    size_t n = bin->planes ? planes_n_waiting(bin->planes) : 0;
+    if (n)
+        planes_count(bin->planes, bin->group_pairs);
+    for (size_t t2 = run->n_frames - n; t2 < run->n_frames; t2++) {
+        memcpy(run->row, planes_row(bin->planes, t2), (t2 + 1) * sizeof *run->row);
+        take_row(run, bin, t2);
+    }
+}
+
+/* After 16 frames, 32, 64 and on. */
+static bool is_time_to_choose(size_t n_frames) { return n_frames >= CHOICE_FRAMES && (n_frames & (n_frames - 1)) == 0; }
+
+/* The share of a bin's pairs so far that planes of 1 to PLANES_DIGITS_MAX digits leave to the walk: of n photons of a
+ * pixel, s beyond what they hold, n^2 - (n - s)^2 of n^2. */
+static void measure_surplus(const struct ttcf_run *run, const struct bin *bin, double *ret_share)
+{
+    double all = 0.0, left[PLANES_DIGITS_MAX + 1] = {0.0};
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        double n = 0.0, surplus[PLANES_DIGITS_MAX + 1] = {0.0};
+        if (run->bin_of_pixel[p] != bin->number)
+            continue;
+        int frame = -1, count = 0;
+        for (const struct line *line = &run->lines[p]; line; line = next_line(run, line))
+            for (size_t i = line->n; i-- > 0; n++) { /* from the newest photon back */
+                count = line->row[i] == frame ? count + 1 : 1;
+                frame = line->row[i];
+                for (int k = 1; k <= PLANES_DIGITS_MAX && count >> k; k++)
+                    surplus[k]++;
+            }
+        all += n * n;
+        for (int k = 1; k <= PLANES_DIGITS_MAX; k++)
+            left[k] += n * n - (n - surplus[k]) * (n - surplus[k]);
+    }
+    for (int k = 1; k <= PLANES_DIGITS_MAX; k++)
+        ret_share[k] = all > 0.0 ? left[k] / all : 0.0;
+}
+
+/* Digits of the planes that cost least for the frames to come, 0: the walk does. They are taken to be like those so
+ * far. */
+static int choose_digits(const struct ttcf_run *run, const struct bin *bin, struct planes_settings settings)
+{
+    double n = (double)run->n_frames, n_end = (double)run->n_frames_max, so_far = n * (n - 1.0) / 2.0;
+    double to_come = n_end * (n_end - 1.0) / 2.0 - so_far, photons = (double)bin->n_photons, pairs = 0.0;
+    for (int a = 0; a < run->n_ages; a++)
+        for (size_t lag = 1; lag < run->n_frames; lag++)
+            pairs += (double)bin->pairs[(size_t)a * run->n_rows_max + lag];
+    pairs *= to_come / so_far;
+    double put_ns = photons * n_end / n * PUT_NS, share[PLANES_DIGITS_MAX + 1];
+    double cheapest_ns = run->counting == TTCF_PLANES ? INFINITY : pairs * PAIR_NS;
+    int n_digits = 0;
+    settings.n_digits = 1; /* in no more rows than its pixels need: without a look at any */
+    if (put_ns + planes_cost_ns(&settings, bin->n_pixels / (TTCF_GROUPS * TTCF_GROUP_PIXELS), to_come) > cheapest_ns)
+        return 0;
+    size_t n_rows = planes_measure(&settings).n_rows;
+    measure_surplus(run, bin, share);
+    for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
+        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * pairs * PAIR_NS;
+        if (ns < cheapest_ns) {
+            cheapest_ns = ns;
+            n_digits = settings.n_digits;
+        }
+    }
+    return n_digits;
+}
+
+/* The frames so far go into planes. Without memory for them the walk goes on. */
+static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct planes_settings *settings)
+{
+    size_t n_bytes = planes_measure(settings).n_bytes;
+    if (n_bytes > run->planes_bytes_max - run->planes_bytes || planes_begin(&bin->planes, settings, NULL) != 0)
+        return;
+    int code = 0;
+    for (size_t p = 0; p < run->n_pixels; p++)
+        for (const struct line *line = &run->lines[p]; line && line->bin == bin->number; line = next_line(run, line))
+            for (size_t i = 0; i < line->n && code == 0; i++)
+                code = planes_put_photon(bin->planes, line->row[i], (uint32_t)p, NULL);
+    if (code) {
+        planes_end(bin->planes);
+        bin->planes = NULL;
+        return;
+    }
+    bin->n_digits = settings->n_digits;
+    run->planes_bytes += n_bytes;
+}
+
+static void choose_planes(struct ttcf_run *run)
+{
+    for (int b = 0; b < run->n_bins; b++) {
+        struct bin *bin = &run->bins[b];
+        struct planes_settings settings = {.n_frames = run->n_frames_max,
+                                           .n_frames_before = run->n_frames,
+                                           .n_pixels = run->n_pixels,
+                                           .bin_of_pixel = run->bin_of_pixel,
+                                           .bin = bin->number,
+                                           .range_of_lag = run->range_of_lag,
+                                           .path = planes_best_path()};
+        if (bin->planes || bin->n_pixels == 0 || run->counting == TTCF_LISTS)
+            continue;
+        if (run->counting == TTCF_PLANES)
+            settings.path = (enum planes_path)run->planes_path;
+        settings.n_digits = run->n_digits ? run->n_digits : choose_digits(run, bin, settings);
+        if (settings.n_digits)
+            begin_planes(run, bin, &settings);
+    }
+}
+
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err)
 {
     size_t n[TTCF_BINS_MAX + 1];
@@ -364,26 +550,30 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
     sort_events(run, frame, n);
     for (int b = 1; b <= run->n_bins; b++) {
         struct bin *bin = &run->bins[b - 1];
-        int code = walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
+        int code = bin->planes ? add_to_planes(run, bin, n[b], err)
+                               : walk_back(run, bin, n[b], n[b] + put_next_pixels(run, b, n), err);
+        uint32_t *row = bin->planes ? planes_row(bin->planes, run->n_rows) : bin->row;
         if (code == 0)
-            code = check_row(run, bin, err);
+            code = check_row(run, bin, row, err);
         if (code == 0 && run->short_lags)
             code = short_lags_add(run->short_lags, b - 1, run->pixel + bin->first_event, run->count + bin->first_event,
                                   n[b], run->bin_of_pixel, err);
         if (code)
             return code;
-        if (!is_row_whole)
-            continue;
-        complete_row(run, bin);
-        fold_row(run, bin);
-        map_row(run, bin);
-        if (bin->matrix)
-            keep_row(run, bin);
+        if (is_row_whole)
+            complete_row(run, bin, row);
+        if (is_row_whole && !bin->planes)
+            take_row(run, bin, run->n_rows);
     }
     if (run->short_lags)
         short_lags_end_frame(run->short_lags);
     run->n_frames++;
     run->n_rows += is_row_whole;
+    for (int b = 0; b < run->n_bins; b++)
+        if (run->bins[b].planes && planes_n_waiting(run->bins[b].planes) == PLANES_BATCH)
+            take_waiting_rows(run, &run->bins[b]);
+    if (!run->short_lags && is_time_to_choose(run->n_frames))
+        choose_planes(run);
     return 0;
 }
 
@@ -467,13 +657,21 @@ int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, st
     for (size_t p = 0; p < run->n_pixels; p++) {
         if (!ret_is_dead[p])
             continue;
-        run->bins[run->bin_of_pixel[p] - 1].n_pixels--;
+        struct bin *bin = &run->bins[run->bin_of_pixel[p] - 1];
+        bin->n_pixels--;
+        if (bin->planes)
+            planes_drop_pixel(bin->planes, (uint32_t)p);
         run->bin_of_pixel[p] = run->lines[p].bin = 0;
         run->blocks[p / BLOCK_PIXELS].change = BLOCK_MIXED;
         (*ret_n)++;
     }
     run->n_frames_profiled = 0;
     return 0;
+}
+
+int ttcf_n_digits(const struct ttcf_run *run, int bin)
+{
+    return run->bins[bin - 1].planes ? run->bins[bin - 1].n_digits : 0;
 }
 
 void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
@@ -755,6 +953,7 @@ int ttcf_result(struct ttcf_run *run, int bin_number, bool is_last, struct ttcf 
         code = measure_profiles(run, err);
     if (code)
         return code;
+    take_waiting_rows(run, bin);
     struct ttcf ttcf = outline(run, bin);
     double *work = malloc((2 * n + 1) * sizeof *work);
     code = work ? allocate_result(&ttcf, err) : err_set(err, ERR_SYSTEM, "no memory for %zu frames", run->n_frames);
@@ -855,11 +1054,12 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     run->range_of_lag = malloc(run->n_rows_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
     run->profiles = calloc((size_t)run->n_bins, sizeof *run->profiles);
-    run->lines = map_memory(n * sizeof *run->lines);
+    run->lines = pages_map(n * sizeof *run->lines);
     run->pool = calloc(POOL_BLOCKS_MAX, sizeof *run->pool);
     run->pixel = malloc((n + (size_t)run->n_bins * AHEAD) * sizeof *run->pixel);
     run->count = malloc(n + (size_t)run->n_bins * AHEAD);
     run->walks = malloc(n * sizeof *run->walks);
+    run->surplus = malloc(n * sizeof *run->surplus);
     run->row = calloc(run->n_rows_max * (run->short_lags ? (size_t)run->n_bins : 1), sizeof *run->row);
     run->c = calloc(run->n_rows_max, sizeof *run->c);
     if (settings->part_of_pixel)
@@ -868,8 +1068,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
                     run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->walks && run->row &&
-                    run->c && grow_pool(run, 0);
+                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->walks &&
+                    run->surplus && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)
         n_matrices = settings->matrix_bytes_max / ttcf_matrix_bytes(run->n_rows_max);
@@ -933,6 +1133,7 @@ static int plan_rows(struct ttcf_run *run, size_t frames_per_row, struct err *er
         run->age_first[a] = (size_t)a * run->n_rows_max / (size_t)run->n_ages;
         age_first[a] = run->age_first[a] * per_row;
     }
+    assert(run->lags.n < TTCF_LAG_RANGES_MAX); /* lag 0 has a place behind them */
     if (per_row == 1)
         return 0;
     while (run->coarse_range < run->lags.n && run->lags.first[run->coarse_range] < TTCF_ROWS_COARSE)
@@ -962,7 +1163,13 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
                              .n_bins = settings->n_bins,
                              .n_parts = settings->part_of_pixel ? settings->n_parts : settings->n_bins,
                              .n_ages = settings->n_ages ? settings->n_ages : 1,
-                             .n_pool = 1};
+                             .n_pool = 1,
+                             .counting = settings->counting,
+                             .planes_path = settings->planes_path,
+                             .n_digits = settings->n_digits,
+                             .planes_bytes_max = settings->planes_bytes_max};
+    if (run->planes_bytes_max == 0)
+        run->planes_bytes_max = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
     int code = plan_rows(run, settings->frames_per_row, err);
     if (code) {
         ttcf_end(run);
@@ -997,14 +1204,16 @@ void ttcf_end(struct ttcf_run *run)
             free(bin->row_group_pairs);
         for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
             free(memory[i]);
+        planes_end(bin->planes);
     }
     for (size_t block = 0; run->pool && block < POOL_BLOCKS_MAX && run->pool[block]; block++)
         munmap(run->pool[block], POOL_BLOCK_LINES * sizeof(struct line));
     if (run->lines)
         munmap(run->lines, run->n_pixels * sizeof *run->lines);
-    void *const memory[] = {run->bin_of_pixel, run->blocks,       run->part_of_pixel, run->sensitivity, run->photons,
-                            run->is_bright,    run->range_of_lag, run->bins,          run->profiles,    run->pool,
-                            run->pixel,        run->count,        run->row,           run->c,           run->walks};
+    void *const memory[] = {run->bin_of_pixel, run->blocks,    run->part_of_pixel, run->sensitivity,
+                            run->photons,      run->is_bright, run->range_of_lag,  run->bins,
+                            run->profiles,     run->pool,      run->pixel,         run->count,
+                            run->row,          run->c,         run->walks,         run->surplus};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     short_lags_close(run->short_lags);

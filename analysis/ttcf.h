@@ -8,6 +8,13 @@
  * photons of its pixel and counts one pair per step, by lag. The counts of one t2 are exact integers in a row that
  * stays in the first cache; the row is normalised, folded into g2 and into the binned map, and gone.
  *
+ * Bright bins, from about 0.02 photons per pixel and frame on, have so many pairs that bit planes count them sooner
+ * (analysis/planes.h): the same integers. After 16 frames and at each doubling, what the rest of the scan would cost
+ * either way is estimated from the pairs and photons so far, and a bin goes over, once, when planes are cheaper. Then
+ * its rows are folded a few frames later, or when a result is asked for. Planes take n_digits / 8 bytes per pixel and
+ * frame (1/8 up to about 0.1 photons) and 33 per pixel, from the beginning; a bin whose planes would make the sum of
+ * all larger than `planes_bytes_max` stays with its photons: slower, never wrong.
+ *
  * The photons of a pixel stand in one cache line, the newest 29 of them; older ones are moved out of it to lines of a
  * pool. So a photon costs one line from memory, which is asked for four dozen photons ahead.
  *
@@ -97,6 +104,12 @@ struct ttcf {
     float *matrix; /* [n_rows * (n_rows + 1) / 2] or NULL: C(t1, t2) at t2 (t2 + 1) / 2 + t1, t1 <= t2, in rows */
 };
 
+enum ttcf_counting {
+    TTCF_CHEAPEST, /* photon by photon, or in planes */
+    TTCF_LISTS,    /* photon by photon */
+    TTCF_PLANES    /* planes after 16 frames, whatever they cost */
+};
+
 struct ttcf_settings {
     size_t n_frames;               /* at most so many will come; 2 .. TTCF_FRAMES_MAX */
     size_t frames_per_row;         /* 0: as few as will do */
@@ -111,6 +124,9 @@ struct ttcf_settings {
     int n_ages;               /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
     bool with_matrix;         /* keep C at full resolution: 2 n_rows^2 bytes per bin */
     size_t matrix_bytes_max;  /* of as many bins, the first ones, as fit in here; 0: of all */
+    size_t planes_bytes_max;  /* of all bins; 0: half of the machine's memory */
+    enum ttcf_counting counting; /* all give the same; other than 0 for tests and benchmarks */
+    int planes_path, n_digits;   /* with TTCF_PLANES, as in struct planes_settings; n_digits 0: what costs least */
 };
 
 struct ttcf_run;
@@ -122,6 +138,9 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
 /* The next frame; pixels that are in no bin are passed over. Errors: ERR_LIMIT (too bright for 32 bit pair counts; more
  * frames than stated), ERR_SYSTEM (memory). */
 int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct err *err);
+
+/* Digits of the planes that hold the frames of a bin, 0: its pairs are counted photon by photon. */
+int ttcf_n_digits(const struct ttcf_run *run, int bin);
 
 /* Bytes of C at full resolution, of one bin. */
 size_t ttcf_matrix_bytes(size_t n_rows);

@@ -3,7 +3,8 @@
 
 Goal: for every pair of frames (t1, t2) the photon pairs behind C(t1, t2) are exactly those of SciPy's sparse A @ A.T, A the
 counts by frame and pixel: with pixels that hold more than one photon, masked pixels, empty frames, frames brighter than
-others, few pixels with many photons (beyond what one line of the cache holds), and any number of threads. What mathematics
+others, few pixels with many photons (beyond what one line of the cache holds), and any number of threads; in dim scans,
+whose pairs are counted photon by photon, and in bright ones, which go over to bit planes. What mathematics
 says holds exactly: the order of the pixels does not matter, the pairs of parts of the pixels add up to those of all, and
 doubling all counts makes four times the pairs. A scan of more than 65,535 frames has rows of two: their pairs are those of
 the summed frames, and the lags that rows cannot tell are SciPy's frame by frame.
@@ -173,7 +174,7 @@ def main():
     random = np.random.default_rng(seed)
     print(f"SEED={seed}")
     try:
-        for mean, dtype in (0.005, np.uint32), (0.08, np.uint16), (0.6, np.uint32):
+        for mean, dtype in (0.005, np.uint32), (0.08, np.uint16), (0.6, np.uint32), (2.5, np.uint16):
             kept = check_case(random, folder, mean, dtype)
             check_mathematics(random, folder, *kept)
         check_long(random, folder)
