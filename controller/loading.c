@@ -865,6 +865,7 @@ void loading_hold(struct loading *loading)
     if (state == LOADING_IDLE || state == LOADING_DONE || state == LOADING_HELD || state == LOADING_RETREAT)
         return;
     loading->state_held = state;
+    end_slide(loading); /* held, the sample slips as it likes, for hours: that says nothing of how its gasket yields */
     bool is_moving_sample = state == LOADING_RAMP || state == LOADING_BACK_OFF;
     if (loading->direction < 0 || !is_moving_sample) {
         loading->state = LOADING_HELD;
@@ -881,7 +882,6 @@ void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns
 {
     if (loading->state != LOADING_HELD && loading->state != LOADING_RETREAT)
         return;
-    end_slide(loading);
     bool was_settled = loading->state_held == LOADING_WATCH || loading->state_held == LOADING_RECENTRE;
     trend_clear(&loading->trend);
     response_pause(&loading->response);

@@ -149,7 +149,7 @@ void loading_step(struct loading *loading, int64_t now_ns, double membrane_bar, 
 /* The range of membrane pressures the next minute may need (for the journal's authorisation). */
 void loading_range(const struct loading *loading, double *ret_bar_min, double *ret_bar_max);
 
-/* Doubt: stop, and on loading leave the edge of the dead zone without waiting for the ruby. */
+/* Doubt: stop, and on loading leave the edge of the dead zone without waiting for the ruby. A slide ends here. */
 void loading_hold(struct loading *loading);
 void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns);
 
@@ -157,8 +157,8 @@ void loading_resume(struct loading *loading, double membrane_bar, int64_t now_ns
  * then RECENTRE, WATCH and DONE as before. */
 void loading_correct(struct loading *loading, int32_t direction, double membrane_bar, int64_t now_ns);
 
-/* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN on unloading, or
- * before anything of a slide is seen. */
+/* Sample pressure expected after a day if the daemon died now and the set point stayed (V11); NaN on unloading,
+ * before anything of a slide is seen, and in a hold, which ends the slide. */
 double loading_pressure_gpa_if_died(const struct loading *loading);
 
 #endif

@@ -432,6 +432,8 @@ static int run_beamline(const struct options *options)
         kill(servers[i].pid, SIGTERM);
     while (wait(NULL) > 0 || errno == EINTR)
         continue;
+    world_close(world);
+    clock_close(clock);
     return 0;
 }
 

@@ -357,6 +357,45 @@ static void a_target_too_near_the_cell_s_limit_is_not_waited_for(void **state)
     assert_true(n_at_limit >= 5); /* a slip lifts some to the target */
 }
 
+/* A slide ends where a hold begins: it has taught what it has, and the slips of hours without a ramp add nothing. */
+static void a_hold_ends_the_slide(void **state)
+{
+    (void)state;
+    for (int direction = -1; direction <= 1; direction += 2) {
+        struct rig rig;
+        rig_start(&rig, 7, direction, direction > 0 ? 3.0 : 1.0, direction > 0 ? 10.0 : 60.0);
+        struct loading *loading = &rig.loading;
+        for (int s = 0; s < 20000 && !loading->slides[SLIDE_YIELDS].is_begun; s++)
+            rig_step(&rig);
+        for (int s = 0; s < 300; s++)
+            rig_step(&rig);
+        const struct slide *slides = loading->slides;
+        double odds = slides[SLIDE_YIELDS].chi2 - slides[SLIDE_FLOWS].chi2;
+        double yield_share = slides[SLIDE_YIELDS].state[SLIDE_FLOW];
+        assert_true(slides[SLIDE_YIELDS].is_begun && odds != 0.0 && loading->viscous_odds == 0.0);
+        hold(loading);
+        assert_false(slides[SLIDE_YIELDS].is_begun || slides[SLIDE_FLOWS].is_begun);
+        assert_true(isnan(loading_pressure_gpa_if_died(loading)));
+        rig.ruby_due_s = INFINITY;
+        for (int s = 0; s < 3600; s++) {
+            if (s % 5 == 0) { /* for every minute of the hour a slip of its own */
+                double slipped_gpa = 0.05 * (s / 60 % 7 - 3);
+                loading_add_reading(loading, rig.now_ns, plant_pressure_gpa(&rig.plant) + slipped_gpa, 0.005);
+            }
+            rig_step(&rig);
+        }
+        assert_int_equal(loading->state, LOADING_HELD);
+        resume(loading, rig.plant.membrane_bar, rig.now_ns);
+        assert_true(loading->viscous_odds == odds && loading->yield_share == yield_share);
+        rig.ruby_due_s = s_from_ns(rig.now_ns);
+        for (int s = 0; s < 20000 && !slides[SLIDE_YIELDS].is_begun; s++)
+            rig_step(&rig);
+        assert_true(slides[SLIDE_YIELDS].is_begun); /* afresh, from where the sample is by now */
+        double level_gpa = direction * slides[SLIDE_YIELDS].state[SLIDE_LEVEL];
+        assert_true(fabs(level_gpa - plant_pressure_gpa(&rig.plant)) < 0.02);
+    }
+}
+
 /* ---- readings made to measure -------------------------------------------------------------------------------- */
 
 /* A loading whose membrane follows at once, inside a wide authorised range, and readings of the test's own making. */
@@ -1185,6 +1224,7 @@ int main(void)
         cmocka_unit_test(a_back_off_that_reaches_zero_ends),
         cmocka_unit_test(a_target_too_near_the_cell_s_limit_is_not_waited_for),
         cmocka_unit_test(v11_is_nan_until_a_slide_is_seen),
+        cmocka_unit_test(a_hold_ends_the_slide),
         cmocka_unit_test(every_state_has_a_name),
         cmocka_unit_test(a_change_without_back_off_stays_where_the_ramp_ended),
         cmocka_unit_test(a_ramp_that_ended_too_early_is_taken_up_again),
