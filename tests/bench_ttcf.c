@@ -296,6 +296,9 @@ int main(int argc, char **argv)
     scan = draw_scan(2048, 14000, 0.002);
     run_case("D", &scan, 1, true, TTCF_CHEAPEST);
     free_scan(&scan);
+    scan = draw_scan(512, 131072, 0.002);
+    run_case("L", &scan, 1, false, TTCF_CHEAPEST);
+    free_scan(&scan);
     scan = draw_scan(1024, 2000, 0.05);
     run_case("E", &scan, 1, true, TTCF_CHEAPEST);
     free_scan(&scan);
