@@ -592,6 +592,8 @@ static void print_text(const struct scan *scan)
     const struct ttcf *ttcf = &scan->all.ttcf;
     printf("%s: %zu frames, %zu pixels, %zu photons, %.2f s\n", scan->arguments->input_path, ttcf->n_frames,
            ttcf->n_pixels, ttcf->n_photons, scan->elapsed_s);
+    if (ttcf->frames_per_row > 1)
+        printf("two-time correlation of sums of %zu frames; g2 of shorter lags frame by frame\n", ttcf->frames_per_row);
     if (scan->all.is_fitted)
         printf("tau      %.4g +- %.2g s%s\n"
                "beta     %.3f +- %.3f\n"
