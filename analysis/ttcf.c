@@ -446,11 +446,12 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
     settings.n_digits = 1; /* in no more rows than its pixels need: without a look at any */
     if (put_ns + planes_cost_ns(&settings, bin->n_pixels / (TTCF_GROUPS * TTCF_GROUP_PIXELS), to_come) > cheapest_ns)
         return 0;
-    size_t n_rows = planes_measure(&settings).n_rows;
     measure_surplus(run, bin, share);
     for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
-        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * pairs * PAIR_NS;
-        if (ns < cheapest_ns) {
+        struct planes_size size = planes_measure(&settings);
+        double surplus_ns = share[settings.n_digits] * pairs * PAIR_NS;
+        double ns = put_ns + planes_cost_ns(&settings, size.n_rows, to_come) + surplus_ns;
+        if (ns < cheapest_ns && size.n_bytes <= run->planes_bytes_max - run->planes_bytes) {
             cheapest_ns = ns;
             n_digits = settings.n_digits;
         }
