@@ -429,6 +429,16 @@ static double walk_cost_ns(double n_pairs, double n_photons)
     return n_pairs * PAIR_NS + fmax(0.0, n_lines) * n_photons * LINE_NS;
 }
 
+static size_t size_of(struct planes_size size, int n_digits)
+{
+    return size.other_bytes + (size_t)n_digits * size.digit_bytes;
+}
+
+static bool has_room(const struct ttcf_run *run, struct planes_size size, int n_digits)
+{
+    return size_of(size, n_digits) <= run->planes_bytes_max - run->planes_bytes;
+}
+
 /* Digits of the planes that cost least for the frames to come, 0: the walk does. They are taken to be like those so
  * far. */
 static int choose_digits(const struct ttcf_run *run, const struct bin *bin, struct planes_settings settings)
@@ -446,12 +456,12 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
     settings.n_digits = 1; /* in no more rows than its pixels need: without a look at any */
     if (put_ns + planes_cost_ns(&settings, bin->n_pixels / (TTCF_GROUPS * TTCF_GROUP_PIXELS), to_come) > cheapest_ns)
         return 0;
+    struct planes_size size = planes_measure(&settings);
     measure_surplus(run, bin, share);
     for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
-        struct planes_size size = planes_measure(&settings);
         double surplus_ns = share[settings.n_digits] * pairs * PAIR_NS;
         double ns = put_ns + planes_cost_ns(&settings, size.n_rows, to_come) + surplus_ns;
-        if (ns < cheapest_ns && size.n_bytes <= run->planes_bytes_max - run->planes_bytes) {
+        if (ns < cheapest_ns && has_room(run, size, settings.n_digits)) {
             cheapest_ns = ns;
             n_digits = settings.n_digits;
         }
@@ -462,12 +472,13 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
 /* The frames so far go into planes. Without memory for them the walk goes on. */
 static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct planes_settings *settings)
 {
-    size_t n_bytes = planes_measure(settings).n_bytes;
-    if (n_bytes > run->planes_bytes_max - run->planes_bytes || planes_begin(&bin->planes, settings, NULL) != 0)
+    struct planes_size size = planes_measure(settings);
+    if (!has_room(run, size, settings->n_digits) || planes_begin(&bin->planes, settings, NULL) != 0)
         return;
     int code = 0;
     for (size_t p = 0; p < run->n_pixels; p++)
-        for (const struct line *line = &run->lines[p]; line && line->bin == bin->number; line = next_line(run, line))
+        for (const struct line *line = run->bin_of_pixel[p] == bin->number ? &run->lines[p] : NULL; line;
+             line = next_line(run, line))
             for (size_t i = 0; i < line->n && code == 0; i++)
                 code = planes_put_photon(bin->planes, line->frame[i], (uint32_t)p, NULL);
     if (code) {
@@ -476,7 +487,7 @@ static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct pla
         return;
     }
     bin->n_digits = settings->n_digits;
-    run->planes_bytes += n_bytes;
+    run->planes_bytes += size_of(size, settings->n_digits);
 }
 
 static void choose_planes(struct ttcf_run *run)

@@ -8,7 +8,7 @@
  * photons of its pixel and counts one pair per step, by lag. The counts of one t2 are exact integers in a row that
  * stays in the first cache; the row is normalised, folded into g2 and into the binned map, and gone.
  *
- * Bright bins, from about 0.02 photons per pixel and frame on, have so many pairs that bit planes count them sooner
+ * Bright bins, from about 0.03 photons per pixel and frame on, have so many pairs that bit planes count them sooner
  * (analysis/planes.h): the same integers. After 16 frames and at each doubling, what the rest of the scan would cost
  * either way is estimated from the pairs and photons so far, and a bin goes over, once, when planes are cheaper. Then
  * its rows are folded a few frames later, or when a result is asked for. Planes take n_digits / 8 bytes per pixel and
