@@ -124,11 +124,14 @@ static const struct line *next_line(const struct ttcf_run *run, const struct lin
 
 static bool grow_pool(struct ttcf_run *run, uint32_t block)
 {
-    if (block < POOL_BLOCKS_MAX && !run->pool[block])
-        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
-    if (block >= POOL_BLOCKS_MAX || !run->pool[block])
+    if (block >= POOL_BLOCKS_MAX)
         return false;
-    run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
+    if (!run->pool[block]) {
+        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
+        if (!run->pool[block])
+            return false;
+        run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
+    }
     return true;
 }
 

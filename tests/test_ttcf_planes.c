@@ -30,6 +30,7 @@ static struct random dice;
 static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 struct scan {
+    size_t n_frames;
     uint32_t counts[N_FRAMES][N_PIXELS];
     uint8_t bins[N_PIXELS];
     uint16_t parts[N_PIXELS];
@@ -41,6 +42,7 @@ static struct scan scan;
 static void draw_scan(int n_bins, uint32_t per_thousand)
 {
     memset(&scan, 0, sizeof scan);
+    scan.n_frames = N_FRAMES;
     for (size_t p = 0, bin = 1, end = 0; p < N_PIXELS; p++) {
         if (p == end) {
             bin = draw((uint32_t)n_bins + 1);
@@ -149,7 +151,7 @@ static void compare(int n_bins, struct ttcf_settings settings, size_t n_dead_min
 {
     struct ttcf_run *seen = begin(n_bins, settings),
                     *expected = begin(n_bins, (struct ttcf_settings){.counting = TTCF_LISTS});
-    for (size_t t = 0; t < N_FRAMES; t++) {
+    for (size_t t = 0; t < scan.n_frames; t++) {
         add_frame(seen, t);
         add_frame(expected, t);
         if (scan.is_asked[t])
@@ -179,6 +181,23 @@ static void like_photon_by_photon(void **state)
                         (struct ttcf_settings){.counting = TTCF_PLANES, .planes_path = (int)path, .n_digits = n_digits},
                         is_bright ? 10 : 0);
             }
+}
+
+/* Some dozens of photons in every pixel: its earlier photons fill more lines than a block of their pool has, before
+ * planes begin and after. */
+static void many_photons(void **state)
+{
+    (void)state;
+    dice.state = 33;
+    draw_scan(1, 0);
+    scan.n_frames = 36;
+    for (size_t t = 0; t < scan.n_frames; t++)
+        for (size_t p = 0; p < N_PIXELS; p++)
+            scan.counts[t][p] = 20 + draw(20);
+    memset(scan.bins, 1, sizeof scan.bins);
+    for (size_t p = 0; p < N_PIXELS; p++)
+        scan.parts[p] = 1;
+    compare(1, (struct ttcf_settings){.counting = TTCF_PLANES, .planes_path = PLANES_PORTABLE, .n_digits = 1}, 0);
 }
 
 /* Flat frames of one count in a share of the pixels; digits of the planes of a bin of all pixels at the end. */
@@ -223,6 +242,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(like_photon_by_photon),
+        cmocka_unit_test(many_photons),
         cmocka_unit_test(bright_goes_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
