@@ -6,6 +6,7 @@
 #   make rehearse-ten  ten rehearsals with ten seeds
 #   make bench      frames to photon events to two-time correlation, beside what bounds each, and the analysis as a whole;
 #                   bench-peers: beside h5py and numpy; bench-online: one scan at its real pace, with all that runs in a night
+#                   bench-bright: bright scans, photon by photon and in bit planes
 #   make soak-ruby  a million ruby spectra of every faulty kind through the fit
 #   make soak-fits  tau, beta and contrast of simulated scans whose truth is known, and their uncertainties
 #   make figures    pictures of the loading protocol at work
@@ -156,6 +157,10 @@ bench: all $(B)/tests/bench_decode $(B)/tests/bench_ttcf $(B)/tests/bench_series
 	@$(B)/tests/bench_ttcf
 	@$(PYTHON) tests/bench_whole.py $(B)
 
+# Bright scans, counted photon by photon and in bit planes: JSON lines, of all means or of one (MEAN=0.05).
+bench-bright: $(B)/tests/bench_ttcf
+	@$< bright $(MEAN)
+
 # One scan at its real pace beside the daemon that has it followed: FRAMES=14000 at RATE=10 take 24 minutes.
 bench-online: all
 	@$(PYTHON) tests/bench_online.py $(B)
@@ -231,5 +236,5 @@ format format-check:
 clean:
 	rm -rf build/release build/asan build/fuzz build/coverage build/rehearsal* build/config.mk
 
-.PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-peers \
-	bench-online bench-loading soak-ruby soak-fits soak-nights soak-membrane clean
+.PHONY: all rehearse rehearse-ten test test-short check coverage format format-check fuzz figures bench bench-bright \
+	bench-peers bench-online bench-loading soak-ruby soak-fits soak-nights soak-membrane clean

@@ -134,9 +134,10 @@ static size_t cells_bytes(const struct layout *layout)
 struct planes_size planes_measure(const struct planes_settings *settings)
 {
     struct layout layout = lay_out(settings);
-    size_t n_bytes = bits_bytes(&layout) + cells_bytes(&layout) + layout.n_words * sizeof(struct word) +
-                     PLANES_BATCH * layout.n_frames * sizeof(uint32_t);
-    return (struct planes_size){.n_rows = layout.n_rows, .n_bytes = n_bytes};
+    return (struct planes_size){.n_rows = layout.n_rows,
+                                .digit_bytes = 2 * layout.n_chunks * layout.digit_words * sizeof(uint64_t),
+                                .other_bytes = cells_bytes(&layout) + layout.n_words * sizeof(struct word) +
+                                               PLANES_BATCH * layout.n_frames * sizeof(uint32_t)};
 }
 
 /* A word's column is its group, and its row the number of words of the bin in that column before it. */

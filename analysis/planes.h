@@ -58,10 +58,12 @@ struct planes_settings {
 };
 
 struct planes_size {
-    size_t n_rows;  /* of 16 words, before they are rounded up to whole chunks */
-    size_t n_bytes; /* n_digits / 8 per pixel and frame, 33 per pixel, 64 per frame: if every pixel is in the bin */
+    size_t n_rows;      /* of 16 words, before they are rounded up to whole chunks */
+    size_t digit_bytes; /* of each digit: 1/8 per pixel and frame, if every pixel is in the bin */
+    size_t other_bytes; /* 33 per pixel, 64 per frame */
 };
 
+/* Whatever n_digits and path are. */
 struct planes_size planes_measure(const struct planes_settings *settings);
 
 /* What counting `n_frame_pairs` pairs of frames takes: a fit to measurements (docs/benchmarks.md), good to a factor of

@@ -27,9 +27,9 @@ INLINE vector sum_words(vector ones);
 /* pairs[i] += the sum of the words of counts[i] << shift */
 INLINE void add_counts(uint32_t pairs[TILE], const vector counts[TILE], int shift);
 
-/* Frames old .. old + TILE - 1 with new .. new + TILE - 1, of two digits. */
+/* Frames earlier .. earlier + TILE - 1 with later .. later + TILE - 1, of two digits. */
 struct tile {
-    size_t old, new;
+    size_t earlier, later;
     const vector *a, *b; /* their planes */
     const char *ahead;   /* n_rows lines of the earlier frames that come next; beyond the last ones nothing is read */
     int shift;
@@ -41,7 +41,7 @@ INLINE void add_some(const struct planes_chunk *chunk, const struct tile *tile, 
 {
     for (size_t j = 0; j < TILE; j++)
         for (size_t i = 0; i < TILE; i++) {
-            size_t t1 = tile->old + i, t2 = tile->new + j;
+            size_t t1 = tile->earlier + i, t2 = tile->later + j;
             if (t1 >= t2 || t2 < chunk->first || t2 >= chunk->end)
                 continue;
             uint64_t *groups = chunk->group_pairs[chunk->range_of_lag[t2 - t1]] + column * VECTOR_WORDS;
@@ -58,11 +58,12 @@ INLINE void add_group_pairs(uint64_t *groups, vector counts, int shift) { *(vect
 
 INLINE void add_all(const struct planes_chunk *chunk, const struct tile *tile, size_t column, vector counts[TILE][TILE])
 {
-    const uint8_t *range = chunk->range_of_lag + tile->new - tile->old;
+    const uint8_t *range = chunk->range_of_lag + tile->later - tile->earlier;
     size_t at = column * VECTOR_WORDS;
 #pragma GCC unroll 4
     for (size_t j = 0; j < TILE; j++)
-        add_counts(chunk->rows + (tile->new + j) % PLANES_BATCH * chunk->row_words + tile->old, counts[j], tile->shift);
+        add_counts(chunk->rows + (tile->later + j) % PLANES_BATCH * chunk->row_words + tile->earlier, counts[j],
+                   tile->shift);
     if (range[1 - TILE] == range[TILE - 1]) { /* nearly always: ranges grow with the lag */
         vector sum = {0};
 #pragma GCC unroll 4
@@ -116,20 +117,21 @@ INLINE void count_tile(const struct planes_chunk *chunk, const struct tile *tile
 INLINE void count_chunk(const struct planes_chunk *chunk)
 {
     size_t frame_words = chunk->n_rows * PLANES_CHUNK_COLUMNS;
-    for (size_t old = 0; old < chunk->end; old += TILE)
-        for (size_t new = (old > chunk->first ? old : chunk->first) / TILE *TILE; new < chunk->end; new += TILE)
+    for (size_t earlier = 0; earlier < chunk->end; earlier += TILE)
+        for (size_t later = (earlier > chunk->first ? earlier : chunk->first) / TILE * TILE; later < chunk->end;
+             later += TILE)
             for (int j = 0; j < chunk->n_digits; j++)
                 for (int k = 0; k < chunk->n_digits; k++) {
-                    const uint64_t *a = chunk->words + (size_t)j * chunk->digit_words + old * frame_words;
-                    const uint64_t *b = chunk->words + (size_t)k * chunk->digit_words + new *frame_words;
-                    const struct tile tile = {.old = old,
-                                              .new = new,
+                    const uint64_t *a = chunk->words + (size_t)j * chunk->digit_words + earlier * frame_words;
+                    const uint64_t *b = chunk->words + (size_t)k * chunk->digit_words + later * frame_words;
+                    const struct tile tile = {.earlier = earlier,
+                                              .later = later,
                                               .a = (const vector *)a,
                                               .b = (const vector *)b,
-                                              .ahead = (const char *)(a + (TILE + new / TILE % TILE) * frame_words),
+                                              .ahead = (const char *)(a + (TILE + later / TILE % TILE) * frame_words),
                                               .shift = j + k,
-                                              .is_whole =
-                                                  old + TILE <= new &&new >= chunk->first &&new + TILE <= chunk->end};
+                                              .is_whole = earlier + TILE <= later && later >= chunk->first &&
+                                                          later + TILE <= chunk->end};
                     count_tile(chunk, &tile);
                 }
 }

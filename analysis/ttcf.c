@@ -136,11 +136,14 @@ static const struct line *next_line(const struct ttcf_run *run, const struct lin
 
 static bool grow_pool(struct ttcf_run *run, uint32_t block)
 {
-    if (block < POOL_BLOCKS_MAX && !run->pool[block])
-        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
-    if (block >= POOL_BLOCKS_MAX || !run->pool[block])
+    if (block >= POOL_BLOCKS_MAX)
         return false;
-    run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
+    if (!run->pool[block]) {
+        run->pool[block] = pages_map(POOL_BLOCK_LINES * sizeof(struct line));
+        if (!run->pool[block])
+            return false;
+        run->pool[block]->n = 0; /* touched: asking for a line of a page that nobody has touched is slow */
+    }
     return true;
 }
 
@@ -472,6 +475,16 @@ static void measure_surplus(const struct ttcf_run *run, const struct bin *bin, d
         ret_share[k] = all > 0.0 ? left[k] / all : 0.0;
 }
 
+static size_t size_of(struct planes_size size, int n_digits)
+{
+    return size.other_bytes + (size_t)n_digits * size.digit_bytes;
+}
+
+static bool has_room(const struct ttcf_run *run, struct planes_size size, int n_digits)
+{
+    return size_of(size, n_digits) <= run->planes_bytes_max - run->planes_bytes;
+}
+
 /* Digits of the planes that cost least for the frames to come, 0: the walk does. They are taken to be like those so
  * far. */
 static int choose_digits(const struct ttcf_run *run, const struct bin *bin, struct planes_settings settings)
@@ -488,11 +501,12 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
     settings.n_digits = 1; /* in no more rows than its pixels need: without a look at any */
     if (put_ns + planes_cost_ns(&settings, bin->n_pixels / (TTCF_GROUPS * TTCF_GROUP_PIXELS), to_come) > cheapest_ns)
         return 0;
-    size_t n_rows = planes_measure(&settings).n_rows;
+    struct planes_size size = planes_measure(&settings);
     measure_surplus(run, bin, share);
     for (settings.n_digits = 1; settings.n_digits <= PLANES_DIGITS_MAX; settings.n_digits++) {
-        double ns = put_ns + planes_cost_ns(&settings, n_rows, to_come) + share[settings.n_digits] * pairs * PAIR_NS;
-        if (ns < cheapest_ns) {
+        double surplus_ns = share[settings.n_digits] * pairs * PAIR_NS;
+        double ns = put_ns + planes_cost_ns(&settings, size.n_rows, to_come) + surplus_ns;
+        if (ns < cheapest_ns && has_room(run, size, settings.n_digits)) {
             cheapest_ns = ns;
             n_digits = settings.n_digits;
         }
@@ -503,12 +517,13 @@ static int choose_digits(const struct ttcf_run *run, const struct bin *bin, stru
 /* The frames so far go into planes. Without memory for them the walk goes on. */
 static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct planes_settings *settings)
 {
-    size_t n_bytes = planes_measure(settings).n_bytes;
-    if (n_bytes > run->planes_bytes_max - run->planes_bytes || planes_begin(&bin->planes, settings, NULL) != 0)
+    struct planes_size size = planes_measure(settings);
+    if (!has_room(run, size, settings->n_digits) || planes_begin(&bin->planes, settings, NULL) != 0)
         return;
     int code = 0;
     for (size_t p = 0; p < run->n_pixels; p++)
-        for (const struct line *line = &run->lines[p]; line && line->bin == bin->number; line = next_line(run, line))
+        for (const struct line *line = run->bin_of_pixel[p] == bin->number ? &run->lines[p] : NULL; line;
+             line = next_line(run, line))
             for (size_t i = 0; i < line->n && code == 0; i++)
                 code = planes_put_photon(bin->planes, line->row[i], (uint32_t)p, NULL);
     if (code) {
@@ -517,7 +532,7 @@ static void begin_planes(struct ttcf_run *run, struct bin *bin, const struct pla
         return;
     }
     bin->n_digits = settings->n_digits;
-    run->planes_bytes += n_bytes;
+    run->planes_bytes += size_of(size, settings->n_digits);
 }
 
 static void choose_planes(struct ttcf_run *run)

@@ -236,8 +236,9 @@ static struct timing correlate(const struct scan *scan, int n_bins, bool with_ma
     return timing;
 }
 
-static void run_case(const char *name, const struct scan *scan, int n_bins, bool with_matrix,
-                     enum ttcf_counting counting)
+/* Returns the pairs counted. */
+static uint64_t run_case(const char *name, const struct scan *scan, int n_bins, bool with_matrix,
+                         enum ttcf_counting counting)
 {
     double cold_s = correlate(scan, n_bins, with_matrix, counting).took_s;
     struct timing warm = correlate(scan, n_bins, with_matrix, counting);
@@ -258,6 +259,7 @@ static void run_case(const char *name, const struct scan *scan, int n_bins, bool
         written_s, bound_s, warm.took_s / bound_s, (unsigned long long)warm.n_pairs, scan->n_photons,
         1e3 * warm.took_s / (double)scan->n_frames, 1e3 * warm.slowest_s, usage.ru_maxrss / 1024);
     fflush(stdout);
+    return warm.n_pairs;
 }
 
 static void free_scan(struct scan *scan)
@@ -273,9 +275,12 @@ static void run_bright(const char *only)
         if (only && strtod(only, NULL) != means[i])
             continue;
         struct scan scan = draw_scan(1024, 2000, means[i]);
-        run_case("lists", &scan, 1, false, TTCF_LISTS);
-        run_case("planes", &scan, 1, false, TTCF_PLANES);
-        run_case("cheapest", &scan, 1, false, TTCF_CHEAPEST);
+        uint64_t n_pairs = run_case("lists", &scan, 1, false, TTCF_LISTS);
+        if (run_case("planes", &scan, 1, false, TTCF_PLANES) != n_pairs ||
+            run_case("cheapest", &scan, 1, false, TTCF_CHEAPEST) != n_pairs) {
+            fprintf(stderr, "bench_ttcf: planes and lists count different pairs\n");
+            exit(1);
+        }
         free_scan(&scan);
     }
 }

@@ -1,8 +1,8 @@
 /*
  * Goal: a bin whose pairs are counted in bit planes has the results of the same bin counted photon by photon, bit for
  * bit, and bright bins go over to planes while dark ones do not. Method: the same random frames through runs that are
- * told to count either way, by every path that the processor has and with every number of digits: three bins that
- * pixels and blocks mix, with parts, ages and matrices; counts up to 255 and some above; empty frames; hot pixels;
+ * told to count either way, by every path that the processor has and with every number of digits: one bin, or three
+ * that pixels and blocks mix, with parts, ages and matrices; counts up to 255 and some above; empty frames; hot pixels;
  * pixels that are dropped as dead and have photons later; results asked for while the scan goes on. Lists are checked
  * by test_ttcf.
  */
@@ -22,6 +22,7 @@
 #define N_FRAMES 280
 #define N_PIXELS 4100
 #define N_PARTS 12
+#define HOT 1000    /* pixel */
 #define DROP_AT 230 /* after this frame, by when the parts have more than TTCF_DEAD_MEAN photons per pixel */
 
 static struct random dice;
@@ -29,6 +30,7 @@ static struct random dice;
 static uint32_t draw(uint32_t below) { return (uint32_t)(random_bits(&dice) >> 32) % below; }
 
 struct scan {
+    size_t n_frames;
     uint32_t counts[N_FRAMES][N_PIXELS];
     uint8_t bins[N_PIXELS];
     uint16_t parts[N_PIXELS];
@@ -37,17 +39,20 @@ struct scan {
 
 static struct scan scan;
 
-static void draw_scan(uint32_t per_thousand)
+static void draw_scan(int n_bins, uint32_t per_thousand)
 {
     memset(&scan, 0, sizeof scan);
+    scan.n_frames = N_FRAMES;
     for (size_t p = 0, bin = 1, end = 0; p < N_PIXELS; p++) {
         if (p == end) {
-            bin = draw(N_BINS + 1);
+            bin = draw((uint32_t)n_bins + 1);
             end = p + 1 + (draw(2) ? draw(20) : draw(600));
         }
         scan.bins[p] = (uint8_t)bin;
         scan.parts[p] = (uint16_t)(bin ? (bin - 1) * (N_PARTS / N_BINS) + 1 + draw(N_PARTS / N_BINS) : 0);
     }
+    scan.bins[HOT] = 1;
+    scan.parts[HOT] = 1;
     for (size_t t = 0; t < N_FRAMES; t++) {
         uint32_t brightness = draw(10) ? per_thousand : draw(2) * 2 * per_thousand;
         scan.is_asked[t] = t > 1 && draw(25) == 0;
@@ -56,17 +61,17 @@ static void draw_scan(uint32_t per_thousand)
             if (!is_dead && draw(1000) < brightness)
                 scan.counts[t][p] = draw(10) ? 1 : draw(60) ? 1 + draw(9) : 1 + draw(255);
         }
-        scan.counts[t][1000] = brightness ? 200 : 0;
+        scan.counts[t][HOT] = brightness ? 200 : 0;
         scan.counts[t][2000 + draw(5)] = draw(40) ? 0 : 1000;
     }
 }
 
-static struct ttcf_run *begin(struct ttcf_settings settings)
+static struct ttcf_run *begin(int n_bins, struct ttcf_settings settings)
 {
     struct ttcf_run *run;
     settings.n_frames = N_FRAMES + 20; /* more than come */
     settings.n_pixels = N_PIXELS;
-    settings.n_bins = N_BINS;
+    settings.n_bins = n_bins;
     settings.bin_of_pixel = scan.bins;
     settings.part_of_pixel = scan.parts;
     settings.n_parts = N_PARTS;
@@ -112,9 +117,9 @@ static void check_same(const struct ttcf *seen, const struct ttcf *expected)
         assert_memory_equal(&seen->matrix[i], &expected->matrix[i], sizeof(float));
 }
 
-static void check_results(struct ttcf_run *seen, struct ttcf_run *expected, bool is_last)
+static void check_results(struct ttcf_run *seen, struct ttcf_run *expected, int n_bins, bool is_last)
 {
-    for (int b = 1; b <= N_BINS; b++) {
+    for (int b = 1; b <= n_bins; b++) {
         struct ttcf a = {0}, c = {0};
         struct err err = {0}, expected_err = {0};
         int code = ttcf_result(seen, b, is_last, &a, &err);
@@ -141,22 +146,23 @@ static void check_marks(struct ttcf_run *seen, struct ttcf_run *expected, size_t
     assert_true(n_dead == n_dead_expected && n_dead >= n_dead_min);
 }
 
-static void compare(struct ttcf_settings settings, size_t n_dead_min)
+static void compare(int n_bins, struct ttcf_settings settings, size_t n_dead_min)
 {
-    struct ttcf_run *seen = begin(settings), *expected = begin((struct ttcf_settings){.counting = TTCF_LISTS});
-    for (size_t t = 0; t < N_FRAMES; t++) {
+    struct ttcf_run *seen = begin(n_bins, settings),
+                    *expected = begin(n_bins, (struct ttcf_settings){.counting = TTCF_LISTS});
+    for (size_t t = 0; t < scan.n_frames; t++) {
         add_frame(seen, t);
         add_frame(expected, t);
         if (scan.is_asked[t])
-            check_results(seen, expected, false);
+            check_results(seen, expected, n_bins, false);
         if (t == DROP_AT)
             check_marks(seen, expected, n_dead_min);
     }
-    for (int b = 1; b <= N_BINS; b++) {
+    for (int b = 1; b <= n_bins; b++) {
         assert_int_equal(ttcf_n_digits(seen, b), settings.n_digits);
         assert_int_equal(ttcf_n_digits(expected, b), 0);
     }
-    check_results(seen, expected, true);
+    check_results(seen, expected, n_bins, true);
     ttcf_end(seen);
     ttcf_end(expected);
 }
@@ -165,12 +171,32 @@ static void like_photon_by_photon(void **state)
 {
     (void)state;
     for (enum planes_path path = 0; path <= planes_best_path(); path++)
-        for (int n_digits = 1; n_digits <= PLANES_DIGITS_MAX; n_digits++) {
-            dice.state = 31 + path;
-            draw_scan(n_digits % 2 ? 500 : 60);
-            compare((struct ttcf_settings){.counting = TTCF_PLANES, .planes_path = (int)path, .n_digits = n_digits},
-                    n_digits % 2 ? 20 : 0);
-        }
+        for (int n_digits = 1; n_digits <= PLANES_DIGITS_MAX; n_digits++)
+            for (int n_bins = 1; n_bins <= N_BINS; n_bins += 2) {
+                bool is_bright = n_digits % 2;
+                dice.state = 31 + path;
+                draw_scan(n_bins, is_bright ? 500 : 60);
+                compare(n_bins,
+                        (struct ttcf_settings){.counting = TTCF_PLANES, .planes_path = (int)path, .n_digits = n_digits},
+                        is_bright ? 10 : 0);
+            }
+}
+
+/* Some dozens of photons in every pixel: its earlier photons fill more lines than a block of their pool has, before
+ * planes begin and after. */
+static void many_photons(void **state)
+{
+    (void)state;
+    dice.state = 33;
+    draw_scan(1, 0);
+    scan.n_frames = 36;
+    for (size_t t = 0; t < scan.n_frames; t++)
+        for (size_t p = 0; p < N_PIXELS; p++)
+            scan.counts[t][p] = 20 + draw(20);
+    memset(scan.bins, 1, sizeof scan.bins);
+    for (size_t p = 0; p < N_PIXELS; p++)
+        scan.parts[p] = 1;
+    compare(1, (struct ttcf_settings){.counting = TTCF_PLANES, .planes_path = PLANES_PORTABLE, .n_digits = 1}, 0);
 }
 
 /* Flat frames of one count in a share of the pixels; digits of the planes of a bin of all pixels at the end. */
@@ -207,13 +233,15 @@ static void bright_goes_over(void **state)
     assert_int_equal(digits_of(1, 1, 0), 0);
     assert_int_equal(digits_of(300, 1, 0), 1);
     assert_int_equal(digits_of(300, 3, 0), 2);
-    assert_int_equal(digits_of(300, 1, 100000), 0); /* 4,000 planes of 640 bytes are more */
+    assert_int_equal(digits_of(300, 3, 4000000), 1); /* 4,000 planes of 640 bytes, twice, are more */
+    assert_int_equal(digits_of(300, 3, 2000000), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(like_photon_by_photon),
+        cmocka_unit_test(many_photons),
         cmocka_unit_test(bright_goes_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
