@@ -10,10 +10,11 @@
  *
  * Bright bins, from about 0.03 photons per pixel and frame on, have so many pairs that bit planes count them sooner
  * (analysis/planes.h): the same integers. After 16 frames and at each doubling, what the rest of the scan would cost
- * either way is estimated from the pairs and photons so far, and a bin goes over, once, when planes are cheaper. Then its rows are folded up to 16 frames later, or when a result is asked for. Planes take
- * n_digits / 8 bytes per pixel and frame (one digit up to about 0.1 photons) and 33 per pixel, reserved for all frames
- * at once; a bin whose planes would take the sum of all beyond `planes_bytes_max` stays with its photons: slower, never
- * wrong. So does a bin whose rows are sums of several frames.
+ * either way is estimated from the pairs and photons so far, and a bin goes over, once, when planes are cheaper. Then
+ * its rows are folded up to 16 frames later, or when a result is asked for. Planes take n_digits / 8 bytes per pixel
+ * and frame (one digit up to about 0.1 photons) and 33 per pixel, reserved for all frames at once; a bin whose planes
+ * would take the sum of all beyond `planes_bytes_max` stays with its photons: slower, never wrong. So does a bin whose
+ * rows are sums of several frames.
  *
  * The photons of a pixel stand in one cache line, the newest 29 of them; older ones are moved out of it to lines of a
  * pool. So a photon costs one line from memory, which is asked for four dozen photons ahead.
