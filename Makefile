@@ -99,7 +99,7 @@ $(B)/%.o: %.c build/config.mk
 	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 # The sums along a row of the two-time correlation are for the vector units.
-$(B)/analysis/ttcf.o: CFLAGS += -O3
+$(B)/analysis/ttcf.o $(B)/analysis/ttcf_result.o: CFLAGS += -O3
 
 # The schema is taken in by the assembler, which leaves no dependency behind.
 $(B)/db/store.o: db/schema.sql
