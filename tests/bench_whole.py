@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""bench_whole.py BUILD_DIRECTORY [whole|online|memory ...]: isobar-analyze as a whole, as JSON lines.
+"""bench_whole.py BUILD_DIRECTORY [whole|online|long|memory ...]: isobar-analyze as a whole, as JSON lines.
 
 Data: 14,000 frames of an EIGER2 4M (32 bit, 0.002 photons per pixel and frame, 100 frames per file, 2.6 GB) drawn once by
 tests/bench_series into build/bench, and its first 7,000; no frame is like another. The files are read once before, so that
@@ -9,6 +9,7 @@ they come from memory. Goals in brackets; best and median of ROUNDS, because the
           time_s [<= 5], cpu_s, rss_mb; once with the binned map, once with the full matrix
   online  7,000 frames by --follow, one thread, at its low priority: frame_ms [< 1] is processor time per frame; row_s [< 1] and file_s [< 5]
           the time from the last file's appearance, when all others are done, to the line of the result and to its file
+  long    the same once with 14,000 frames and the full matrix: file_s [< 5]
   memory  14,000 frames, one bin, full matrix: rss_mb [< 3000]
 """
 import json
@@ -21,7 +22,7 @@ import sys
 import time
 
 BUILD = sys.argv[1]
-WANTED = sys.argv[2:] or ["whole", "online", "memory"]
+WANTED = sys.argv[2:] or ["whole", "online", "long", "memory"]
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 FOLDER = "build/bench"
 RESULT = f"{FOLDER}/whole_results.hdf"
@@ -125,19 +126,26 @@ def run_online(master, *options):
             "n_frames": answer["n_frames"]}
 
 
+def say_online(case, runs):
+    say("online", case, frames=runs[0]["n_frames"], frames_last_file=100, threads=1,
+        **{key: [run[key] for run in runs] for key in ("frame_ms", "row_s", "file_s")}, rss_mb=round(runs[0]["rss_mb"]))
+
+
 def bench_online(master):
     for case, options in ("map", ()), ("matrix", ("--matrix",)):
-        runs = [run_online(master, *options) for _ in range(ROUNDS)]
-        say("online", case, frames=runs[0]["n_frames"], frames_last_file=100, threads=1,
-            **{key: [run[key] for run in runs] for key in ("frame_ms", "row_s", "file_s")}, rss_mb=round(runs[0]["rss_mb"]))
+        say_online(case, [run_online(master, *options) for _ in range(ROUNDS)])
+
+
+def bench_long(master):
+    say_online("matrix", [run_online(master, "--matrix")])
 
 
 def main():
     long, short = draw()
-    if "memory" in WANTED:
+    if "memory" in WANTED or "long" in WANTED:
         warm(long)
     warm(short)
-    for bench, master in ("whole", short), ("online", short), ("memory", long):
+    for bench, master in ("whole", short), ("online", short), ("long", long), ("memory", long):
         if bench in WANTED:
             globals()[f"bench_{bench}"](master)
 
