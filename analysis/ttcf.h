@@ -29,9 +29,10 @@
  *
  * Long scans: frame numbers are 16 bits wide, and C is quadratic in them. Of more than TTCF_ROWS_MAX frames as many as
  * need be are summed to one row, which is the frame of all that is said here, and the lags that rows cannot tell are
- * counted frame by frame beside (analysis/short_lags.h): a multiple-tau correlation of two levels (Schaetzel, Quantum
- * Opt. 2, 287 (1990)) whose coarse one is a whole two-time correlation. From TTCF_ROWS_COARSE rows on a sum over rows
- * blurs a lag by less than a sixteenth, symmetrically. Frames beyond the last whole row are in the short lags only.
+ * counted frame by frame beside (analysis/short_lags.h): a multiple-tau correlation (Schaetzel, Drewel and Stimac,
+ * J. Mod. Opt. 35, 711 (1988)) of two levels, whose coarse one is a whole two-time correlation. From TTCF_ROWS_COARSE
+ * rows on a sum over rows blurs a lag by less than a sixteenth, symmetrically. Frames beyond the last whole row are in
+ * the short lags only.
  *
  * Lag 0 is <I^2> as it is, with its shot noise: never fitted, and left out of the means of a binned map. A row
  * without photons has no C: NaN in the matrix, left out of g2_mean and of the map; in g2 it counts as it is (nothing).

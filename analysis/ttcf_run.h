@@ -74,7 +74,7 @@ struct ttcf_run {
     struct ttcf_lags lags;         /* in rows */
     size_t coarse_range;           /* the first of them that counts; below it, the short lags */
     struct short_lags *short_lags; /* NULL where a row is one frame */
-    uint8_t *range_of_lag;         /* [n_rows_max], and n ranges for lag 0 */
+    uint8_t *range_of_lag;         /* [n_rows_max]; of lag 0, the place behind the last range */
     struct bin *bins;              /* [n_bins] */
     struct line *lines;            /* [n_pixels] */
     struct line **pool;            /* [POOL_BLOCKS_MAX] */
