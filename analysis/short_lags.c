@@ -193,27 +193,30 @@ void short_lags_end_frame(struct short_lags *lags)
 
 /* ---- what came of it ----------------------------------------------------------------------------------------- */
 
-struct short_lags_sum short_lags_of_age(const struct short_lags *lags, int bin, int age, size_t first, size_t end)
+static struct short_lags_sum sum_lags(const uint64_t *pairs, const double *products, size_t first, size_t end)
 {
     struct short_lags_sum sum = {0};
-    size_t begin = (size_t)age * (lags->n_lags + 1);
     for (size_t lag = first; lag < end; lag++) {
-        sum.pairs += (double)lags->bins[bin].pairs[begin + lag];
-        sum.products += lags->bins[bin].products[begin + lag];
-        sum.lag_products += lags->bins[bin].products[begin + lag] * (double)lag;
+        sum.pairs += (double)pairs[lag];
+        sum.products += products[lag];
+        sum.lag_products += products[lag] * (double)lag;
     }
     return sum;
 }
 
-struct short_lags_sum short_lags_of_group(const struct short_lags *lags, int bin, int group, size_t first, size_t end)
+struct short_lags_sum short_lags_of_age(const struct short_lags *lags, int bin_index, int age, size_t first, size_t end)
 {
-    struct short_lags_sum sum = {0};
+    const struct bin *bin = &lags->bins[bin_index];
+    size_t begin = (size_t)age * (lags->n_lags + 1);
+    return sum_lags(bin->pairs + begin, bin->products + begin, first, end);
+}
+
+struct short_lags_sum short_lags_of_group(const struct short_lags *lags, int bin_index, int group, size_t first,
+                                          size_t end)
+{
+    const struct bin *bin = &lags->bins[bin_index];
     size_t begin = (size_t)group * (lags->n_lags + 1);
-    for (size_t lag = first; lag < end; lag++) {
-        sum.pairs += (double)lags->bins[bin].group_pairs[begin + lag];
-        sum.products += lags->bins[bin].rest_products[begin + lag];
-    }
-    return sum;
+    return sum_lags(bin->group_pairs + begin, bin->rest_products + begin, first, end);
 }
 
 void short_lags_close(struct short_lags *lags)

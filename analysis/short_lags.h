@@ -46,7 +46,7 @@ struct short_lags_sum {
 
 struct short_lags_sum short_lags_of_age(const struct short_lags *lags, int bin, int age, size_t first, size_t end);
 
-/* Pairs of the group's pixels, and products of the photons of all others; lag_products is 0. */
+/* Pairs of the group's pixels, and products of the photons of all others. */
 struct short_lags_sum short_lags_of_group(const struct short_lags *lags, int bin, int group, size_t first, size_t end);
 
 void short_lags_close(struct short_lags *lags); /* NULL is fine */

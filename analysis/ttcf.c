@@ -486,10 +486,7 @@ int ttcf_add_frame(struct ttcf_run *run, const struct event_frame *frame, struct
     return 0;
 }
 
-int ttcf_n_digits(const struct ttcf_run *run, int bin)
-{
-    return run->bins[bin - 1].planes ? run->bins[bin - 1].n_digits : 0;
-}
+int ttcf_n_digits(const struct ttcf_run *run, int bin) { return run->bins[bin - 1].n_digits; }
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 

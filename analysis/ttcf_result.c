@@ -11,9 +11,9 @@
 
 static size_t pixel_photons(const struct ttcf_run *run, size_t pixel)
 {
-    size_t n = run->lines[pixel].n;
-    for (uint32_t index = run->lines[pixel].older; index; index = older_line(run, index)->older)
-        n += LINE_PHOTONS;
+    size_t n = 0;
+    for (const struct line *line = &run->lines[pixel]; line; line = next_line(run, line))
+        n += line->n;
     return n;
 }
 
@@ -113,17 +113,12 @@ void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *r
     size_t n_rows = (run->n_frames + run->frames_per_row - 1) / run->frames_per_row;
     memset(ret_photons, 0, (size_t)n_segments * n_parts * sizeof *ret_photons);
     for (size_t p = 0; p < run->n_pixels; p++) {
-        const struct line *line = &run->lines[p];
         if (run->bin_of_pixel[p] == 0)
             continue;
         uint64_t *of_part = ret_photons + (run->part_of_pixel ? run->part_of_pixel[p] : run->bin_of_pixel[p]) - 1;
-        for (size_t n = line->n;; n = LINE_PHOTONS) {
-            for (size_t i = 0; i < n; i++)
+        for (const struct line *line = &run->lines[p]; line; line = next_line(run, line))
+            for (size_t i = 0; i < line->n; i++)
                 of_part[line->row[i] * (size_t)n_segments / n_rows * n_parts]++;
-            if (line->older == 0)
-                break;
-            line = older_line(run, line->older);
-        }
     }
 }
 

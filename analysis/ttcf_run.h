@@ -54,7 +54,7 @@ struct bin {
     uint64_t (*group_pairs)[TTCF_LAG_RANGES_MAX];     /* [TTCF_GROUPS] by range of lags; behind the last one, lag 0 */
     uint64_t (*row_group_pairs)[TTCF_LAG_RANGES_MAX]; /* the present row's; the same memory if it is one frame */
     struct planes *planes;                            /* NULL: its pairs are counted photon by photon */
-    int n_digits;                                     /* of the planes */
+    int n_digits;                                     /* of the planes, 0: there are none */
 };
 
 struct ttcf_run {
