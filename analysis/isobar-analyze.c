@@ -394,15 +394,10 @@ static int write_result(struct scan *scan, struct err *err)
     int code = fit_bins(scan, err);
     if (code)
         return code;
-    uint32_t *photon_image = malloc(scan->n_pixels * sizeof *photon_image);
-    uint64_t *segment_photons = calloc(RESULT_SEGMENTS * (size_t)scan->qmap->profile.n, sizeof *segment_photons);
-    if (!photon_image || !segment_photons) {
-        free(photon_image);
-        free(segment_photons);
-        return err_set(err, ERR_SYSTEM, "no memory for an image of %zu pixels", scan->n_pixels);
-    }
-    ttcf_count_photons(scan->run, photon_image);
-    ttcf_count_segments(scan->run, RESULT_SEGMENTS, segment_photons);
+    uint64_t *segment_photons = calloc(TTCF_SEGMENTS * (size_t)scan->qmap->profile.n, sizeof *segment_photons);
+    if (!segment_photons)
+        return err_set(err, ERR_SYSTEM, "no memory for the photons of %d segments", TTCF_SEGMENTS);
+    ttcf_count_segments(scan->run, segment_photons);
     struct result result = {.master_path = scan->master_path,
                             .info = frames_info(scan->frames),
                             .geometry = scan->has_geometry ? &scan->geometry : NULL,
@@ -412,14 +407,13 @@ static int write_result(struct scan *scan, struct err *err)
                             .n_dead_pixels = scan->n_dead,
                             .n_hits = scan->hits ? hit_count(scan->hits) : 0,
                             .n_hit_photons = scan->hits ? hit_count_photons(scan->hits) : 0,
-                            .photon_image = photon_image,
+                            .photon_image = ttcf_photons(scan->run),
                             .segment_photons = segment_photons,
                             .first_frame = scan->first_frame,
                             .all = &scan->all,
                             .bins = scan->bins,
                             .n_bins = scan->n_bins};
     code = result_file_write(scan->arguments->result_path, &result, err);
-    free(photon_image);
     free(segment_photons);
     return code;
 }

@@ -255,14 +255,14 @@ static void put_parts(struct writer *writer, const struct result *result)
 {
     size_t n_parts = (size_t)result->qmap->profile.n, n_frames = result->all->ttcf.n_frames;
     size_t per_row = result->all->ttcf.frames_per_row, n_rows = (n_frames + per_row - 1) / per_row;
-    double *means = numbers(writer, n_parts), *segments = numbers(writer, RESULT_SEGMENTS * n_parts);
+    double *means = numbers(writer, n_parts), *segments = numbers(writer, TTCF_SEGMENTS * n_parts);
     double *n_pixels = numbers(writer, n_parts);
     for (size_t i = 0; writer->ok && i < result->info->n_rows * result->info->n_columns; i++)
         if (!result->is_masked[i] && result->qmap->profile.of_pixel[i])
             n_pixels[result->qmap->profile.of_pixel[i] - 1]++;
-    for (size_t s = 0; writer->ok && s < RESULT_SEGMENTS; s++) {
-        size_t first = (s * n_rows + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS * per_row;
-        size_t end = ((s + 1) * n_rows + RESULT_SEGMENTS - 1) / RESULT_SEGMENTS * per_row;
+    for (size_t s = 0; writer->ok && s < TTCF_SEGMENTS; s++) {
+        size_t first = (s * n_rows + TTCF_SEGMENTS - 1) / TTCF_SEGMENTS * per_row;
+        size_t end = ((s + 1) * n_rows + TTCF_SEGMENTS - 1) / TTCF_SEGMENTS * per_row;
         end = end < n_frames ? end : n_frames;
         for (size_t k = 0; k < n_parts; k++) {
             double photons = (double)result->segment_photons[s * n_parts + k];
@@ -271,7 +271,7 @@ static void put_parts(struct writer *writer, const struct result *result)
         }
     }
     put_numbers(writer, "/xpcs/temporal_mean/scattering_1d", means, 1, n_parts);
-    put_numbers(writer, "/xpcs/temporal_mean/scattering_1d_segments", segments, RESULT_SEGMENTS, n_parts);
+    put_numbers(writer, "/xpcs/temporal_mean/scattering_1d_segments", segments, TTCF_SEGMENTS, n_parts);
     free(means);
     free(segments);
     free(n_pixels);
@@ -292,7 +292,8 @@ static void put_means(struct writer *writer, const struct result *result)
         in_time[n_rows + t] = ttcf->photons_per_row[t] / (double)(ttcf->n_pixels * ttcf->frames_per_row);
     }
     put_group(writer, "/xpcs/temporal_mean", "NXcollection");
-    put_array(writer, "/xpcs/temporal_mean/scattering_2d", H5T_NATIVE_FLOAT, 3, shape, shape, image);
+    /* As it is: to compress its noise takes longer than the fits, for half the size. */
+    put_array(writer, "/xpcs/temporal_mean/scattering_2d", H5T_NATIVE_FLOAT, 3, shape, NULL, image);
     put_label(writer, "/xpcs/temporal_mean/scattering_2d", "units", "photons per frame");
     put_parts(writer, result);
     put_group(writer, "/xpcs/spatial_mean", "NXcollection");

@@ -37,7 +37,6 @@
 #include "analysis/ttcf.h"
 #include "base/err.h"
 
-#define RESULT_SEGMENTS 10     /* of the scan, for the viewer's stability plot */
 #define RESULT_MATRIX_COPIES 3 /* of a full matrix in memory while the file is put together */
 
 /* One bin, or all together. */
@@ -59,7 +58,7 @@ struct result {
     size_t n_hot_pixels, n_dead_pixels;
     size_t n_hits, n_hit_photons;    /* of gamma quanta and cosmic particles, left out (analysis/hit.h) */
     const uint32_t *photon_image;    /* [n_rows * n_columns], photons of the whole scan */
-    const uint64_t *segment_photons; /* [RESULT_SEGMENTS * qmap->profile.n], as ttcf_count_segments gives them */
+    const uint64_t *segment_photons; /* [TTCF_SEGMENTS * qmap->profile.n], as ttcf_count_segments gives them */
     size_t first_frame;              /* of the series, counted from 0 */
     const struct result_bin *all, *bins;
     int n_bins;

@@ -516,6 +516,7 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     size_t n = run->n_pixels;
     run->bin_of_pixel = malloc(n);
     run->blocks = calloc(n / BLOCK_PIXELS + 1, sizeof *run->blocks);
+    run->photons = calloc(n, sizeof *run->photons);
     run->is_bright = calloc(n, 1);
     run->range_of_lag = malloc(run->n_rows_max);
     run->bins = calloc((size_t)run->n_bins, sizeof *run->bins);
@@ -533,8 +534,8 @@ static bool allocate_run(struct ttcf_run *run, const struct ttcf_settings *setti
     if (settings->sensitivity)
         run->sensitivity = malloc(n * sizeof *run->sensitivity);
     bool is_whole = (run->part_of_pixel || !settings->part_of_pixel) && (run->sensitivity || !settings->sensitivity) &&
-                    run->bin_of_pixel && run->blocks && run->is_bright && run->range_of_lag && run->bins &&
-                    run->profiles && run->lines && run->pool && run->pixel && run->count && run->walks &&
+                    run->bin_of_pixel && run->blocks && run->photons && run->is_bright && run->range_of_lag &&
+                    run->bins && run->profiles && run->lines && run->pool && run->pixel && run->count && run->walks &&
                     run->surplus && run->row && run->c && grow_pool(run, 0);
     size_t n_matrices = settings->with_matrix ? TTCF_BINS_MAX : 0;
     if (settings->with_matrix && settings->matrix_bytes_max)

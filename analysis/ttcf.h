@@ -71,6 +71,7 @@
 #define TTCF_GROUP_PIXELS 64 /* neighbours share a group: pixel / 64 % 16; speckles do not straddle many */
 #define TTCF_MAP_MAX 1024    /* lines of the binned map */
 #define TTCF_LAG_RANGES_MAX 200
+#define TTCF_SEGMENTS 10 /* of the scan, for the stability plot of pyXpcsViewer */
 
 /* Lags in logarithmic ranges, ten per octave: range i holds lags first[i] .. first[i + 1] - 1, the first one lag 1. */
 struct ttcf_lags {
@@ -133,7 +134,7 @@ struct ttcf_settings {
 
 struct ttcf_run;
 
-/* Memory: 77 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 8 MB for the map and what a matrix takes.
+/* Memory: 81 bytes per pixel, 2.2 per photon beyond 29 of a pixel, per bin 8 MB for the map and what a matrix takes.
  * Errors: ERR_ARG (frames, pixels or bins out of range), ERR_SYSTEM (memory). Free with ttcf_end. */
 int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, struct err *err);
 
@@ -148,14 +149,14 @@ int ttcf_n_digits(const struct ttcf_run *run, int bin);
 size_t ttcf_matrix_bytes(size_t n_rows);
 
 /* Marks the hot pixels of what has come so far, ret_is_hot [n_pixels]; returns how many there are. */
-size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot);
+size_t ttcf_find_hot(struct ttcf_run *run, uint8_t *ret_is_hot);
 
 /* Takes the pixels out of their bins that are dead by what has come so far; marks them in ret_is_dead [n_pixels].
  * Errors: ERR_SYSTEM (memory). */
 int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, struct err *err);
 
-/* Photons of every pixel so far, ret_photons [n_pixels]; 0 where it is in no bin. */
-void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons);
+/* Photons of every pixel so far, [n_pixels], until the next frame; 0 where it is in no bin. */
+const uint32_t *ttcf_photons(struct ttcf_run *run);
 
 /* What the frames so far give for one bin, 1 .. n_bins; may be asked while the scan goes on (not the matrix, which is
  * handed over with `is_last`). Errors: ERR_DATA (no photons, fewer than two frames), ERR_LIMIT (too many pixels too
@@ -164,9 +165,9 @@ int ttcf_result(struct ttcf_run *run, int bin, bool is_last, struct ttcf *ret_tt
 
 /*
  * Photons by part (or by bin, where there are no parts) and by equal segments of the frames so far.
- *   ret_photons  [n_segments * n], n the parts or bins, from number 1 on; the segment first
+ *   ret_photons  [TTCF_SEGMENTS * n], n the parts or bins, from number 1 on; the segment first
  */
-void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons);
+void ttcf_count_segments(const struct ttcf_run *run, uint64_t *ret_photons);
 
 /*
  * Several bins as one: their pairs together, over the pairs expected of each by itself. So what differs from bin to bin

@@ -6,60 +6,55 @@
 #include "analysis/ttcf_run.h"
 
 #define BRIGHT_SHARE 0.01 /* of a bin's pixels with more than TTCF_COUNT_MAX photons: then it is not a few hot ones */
+#define AHEAD_PIXELS 16
+
+/* Asks for the older photons of a pixel that a walk over all pixels will soon come to. */
+static inline void prefetch_older(const struct ttcf_run *run, size_t pixel)
+{
+    size_t ahead = pixel + AHEAD_PIXELS < run->n_pixels ? pixel + AHEAD_PIXELS : pixel;
+    __builtin_prefetch(older_line(run, run->lines[ahead].older));
+}
 
 /* ---- hot pixels ---------------------------------------------------------------------------------------------- */
 
-static size_t pixel_photons(const struct ttcf_run *run, size_t pixel)
+/* Photons of every pixel so far, [n_pixels], from one walk over the lines for all who ask; 0 where it is in no bin. */
+const uint32_t *ttcf_photons(struct ttcf_run *run)
 {
-    size_t n = 0;
-    for (const struct line *line = &run->lines[pixel]; line; line = next_line(run, line))
-        n += line->n;
-    return n;
-}
-
-/* Photons of every pixel so far, from one walk over the lines for all who ask; NULL without memory. */
-static const uint32_t *count_photons(struct ttcf_run *run)
-{
-    if (run->photons && run->n_frames_counted == run->n_frames)
+    if (run->n_frames_counted == run->n_frames)
         return run->photons;
-    if (!run->photons)
-        run->photons = malloc(run->n_pixels * sizeof *run->photons);
-    for (size_t p = 0; run->photons && p < run->n_pixels; p++)
-        run->photons[p] = (uint32_t)pixel_photons(run, p);
+    for (size_t p = 0; p < run->n_pixels; p++) {
+        prefetch_older(run, p);
+        run->photons[p] = 0;
+        for (const struct line *line = &run->lines[p]; line; line = next_line(run, line))
+            run->photons[p] += line->n;
+    }
     run->n_frames_counted = run->n_frames;
     return run->photons;
 }
 
-void ttcf_count_photons(struct ttcf_run *run, uint32_t *ret_photons)
-{
-    for (size_t p = 0; p < run->n_pixels; p++)
-        ret_photons[p] = run->bin_of_pixel[p] ? (uint32_t)pixel_photons(run, p) : 0;
-}
-
 /* A hot pixel lifts the mean that it is measured by: again without it, until none is found any more. */
-size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
+size_t ttcf_find_hot(struct ttcf_run *run, uint8_t *ret_is_hot)
 {
+    const uint32_t *photons = ttcf_photons(run);
     size_t n[TTCF_BINS_MAX + 1] = {0}, sum[TTCF_BINS_MAX + 1] = {0}, n_hot = 0;
     for (size_t p = 0; p < run->n_pixels; p++) {
         uint8_t bin = run->bin_of_pixel[p];
         ret_is_hot[p] = bin && run->is_bright[p];
         n_hot += ret_is_hot[p];
         n[bin] += !ret_is_hot[p];
-        sum[bin] += ret_is_hot[p] ? 0 : pixel_photons(run, p);
+        sum[bin] += ret_is_hot[p] ? 0 : photons[p];
     }
     for (bool is_new = true; is_new;) {
         is_new = false;
         for (size_t p = 0; p < run->n_pixels; p++) {
             uint8_t bin = run->bin_of_pixel[p];
-            if (bin == 0 || ret_is_hot[p] || (run->lines[p].n <= TTCF_HOT_PHOTONS && !run->lines[p].older))
-                continue;
-            size_t photons = pixel_photons(run, p);
-            if (photons <= TTCF_HOT_PHOTONS || photons * n[bin] <= TTCF_HOT_MEANS * sum[bin])
+            if (bin == 0 || ret_is_hot[p] || photons[p] <= TTCF_HOT_PHOTONS ||
+                photons[p] * n[bin] <= TTCF_HOT_MEANS * sum[bin])
                 continue;
             ret_is_hot[p] = is_new = true;
             n_hot++;
             n[bin]--;
-            sum[bin] -= photons;
+            sum[bin] -= photons[p];
         }
     }
     return n_hot;
@@ -68,27 +63,22 @@ size_t ttcf_find_hot(const struct ttcf_run *run, uint8_t *ret_is_hot)
 /* ---- the profile of the mean intensity ----------------------------------------------------------------------- */
 
 /* What analysis/profile needs; photons only where there is a profile, or `with_photons`. */
-static int gather_pixels(struct ttcf_run *run, bool with_photons, struct profile_pixels *ret_pixels, struct err *err)
+static struct profile_pixels gather_pixels(struct ttcf_run *run, bool with_photons)
 {
     bool is_counted = with_photons || run->part_of_pixel || run->sensitivity;
-    *ret_pixels = (struct profile_pixels){.n_pixels = run->n_pixels,
-                                          .bin = run->bin_of_pixel,
-                                          .part = run->part_of_pixel,
-                                          .sensitivity = run->sensitivity,
-                                          .photons = is_counted ? count_photons(run) : NULL,
-                                          .n_bins = run->n_bins,
-                                          .n_parts = run->n_parts};
-    return is_counted && !ret_pixels->photons
-               ? err_set(err, ERR_SYSTEM, "no memory for the photons of %zu pixels", run->n_pixels)
-               : 0;
+    return (struct profile_pixels){.n_pixels = run->n_pixels,
+                                   .bin = run->bin_of_pixel,
+                                   .part = run->part_of_pixel,
+                                   .sensitivity = run->sensitivity,
+                                   .photons = is_counted ? ttcf_photons(run) : NULL,
+                                   .n_bins = run->n_bins,
+                                   .n_parts = run->n_parts};
 }
 
 int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, struct err *err)
 {
-    struct profile_pixels pixels;
-    int code = gather_pixels(run, true, &pixels, err);
-    if (code == 0)
-        code = profile_mark_dead(&pixels, ret_is_dead, err);
+    struct profile_pixels pixels = gather_pixels(run, true);
+    int code = profile_mark_dead(&pixels, ret_is_dead, err);
     if (code)
         return code;
     *ret_n = 0;
@@ -107,18 +97,25 @@ int ttcf_drop_dead(struct ttcf_run *run, uint8_t *ret_is_dead, size_t *ret_n, st
     return 0;
 }
 
-void ttcf_count_segments(const struct ttcf_run *run, int n_segments, uint64_t *ret_photons)
+void ttcf_count_segments(const struct ttcf_run *run, uint64_t *ret_photons)
 {
     size_t n_parts = (size_t)run->n_parts;
     size_t n_rows = (run->n_frames + run->frames_per_row - 1) / run->frames_per_row;
-    memset(ret_photons, 0, (size_t)n_segments * n_parts * sizeof *ret_photons);
+    uint8_t segment[TTCF_ROWS_MAX];
+    for (size_t t = 0; t < n_rows; t++)
+        segment[t] = (uint8_t)(t * TTCF_SEGMENTS / n_rows);
+    memset(ret_photons, 0, TTCF_SEGMENTS * n_parts * sizeof *ret_photons);
     for (size_t p = 0; p < run->n_pixels; p++) {
+        prefetch_older(run, p);
         if (run->bin_of_pixel[p] == 0)
             continue;
-        uint64_t *of_part = ret_photons + (run->part_of_pixel ? run->part_of_pixel[p] : run->bin_of_pixel[p]) - 1;
+        uint32_t n[TTCF_SEGMENTS] = {0};
         for (const struct line *line = &run->lines[p]; line; line = next_line(run, line))
             for (size_t i = 0; i < line->n; i++)
-                of_part[line->row[i] * (size_t)n_segments / n_rows * n_parts]++;
+                n[segment[line->row[i]]]++;
+        uint64_t *of_part = ret_photons + (run->part_of_pixel ? run->part_of_pixel[p] : run->bin_of_pixel[p]) - 1;
+        for (size_t s = 0; s < TTCF_SEGMENTS; s++)
+            of_part[s * n_parts] += n[s];
     }
 }
 
@@ -130,12 +127,10 @@ static const struct profile *profile_of(const struct ttcf_run *run, const struct
 /* Once for all bins. */
 static int measure_profiles(struct ttcf_run *run, struct err *err)
 {
-    struct profile_pixels pixels;
     if (run->n_frames_profiled == run->n_frames)
         return 0;
-    int code = gather_pixels(run, false, &pixels, err);
-    if (code == 0)
-        code = profile_measure(&pixels, run->profiles, err);
+    struct profile_pixels pixels = gather_pixels(run, false);
+    int code = profile_measure(&pixels, run->profiles, err);
     if (code == 0)
         run->n_frames_profiled = run->n_frames;
     return code;

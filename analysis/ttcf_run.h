@@ -66,7 +66,7 @@ struct ttcf_run {
     struct block *blocks;                /* [n_pixels / BLOCK_PIXELS + 1] */
     uint16_t *part_of_pixel;             /* [n_pixels], NULL: as many parts as bins */
     float *sensitivity;                  /* [n_pixels], NULL: all alike */
-    uint32_t *photons; /* [n_pixels], of the first n_frames_counted frames; NULL until they are asked for */
+    uint32_t *photons;                   /* [n_pixels], of the first n_frames_counted frames */
     size_t n_frames_counted, n_frames_profiled;
     struct profile *profiles; /* [n_bins], of the first n_frames_profiled frames */
     uint8_t *is_bright;       /* [n_pixels], had more than TTCF_COUNT_MAX photons in a frame */

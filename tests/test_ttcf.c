@@ -303,8 +303,7 @@ static void hot_pixels(void **state)
         bins[p] = !is_hot[p];
     run = run_of(counts, N, P, bins, 1);
     assert_int_equal(ttcf_find_hot(run, is_hot), 0);
-    uint32_t photons_of_pixel[P];
-    ttcf_count_photons(run, photons_of_pixel);
+    const uint32_t *photons_of_pixel = ttcf_photons(run);
     assert_int_equal(photons_of_pixel[17], 0);
     for (size_t t = 0, sum = 0; t < N; t++) {
         sum += counts[t * P + 18];
@@ -319,6 +318,38 @@ static void hot_pixels(void **state)
     ttcf_free(&expected);
     free(counts);
     free(rest);
+}
+
+/* Photons by pixel, and by bin and tenth of the scan, of pixels with many photons; pixels in no bin have none. */
+static void photons_by_pixel_and_segment(void **state)
+{
+    (void)state;
+    dice.state = 18;
+    enum { N = 143, P = 300, BINS = 3 };
+    uint8_t bins[P];
+    for (size_t p = 0; p < P; p++)
+        bins[p] = (uint8_t)draw(BINS + 1);
+    uint32_t *counts = draw_counts(N * P, 40);
+    for (size_t per_row = 1; per_row <= 3; per_row += 2) {
+        const struct ttcf_settings settings = {
+            .n_frames = N, .frames_per_row = per_row, .n_pixels = P, .n_bins = BINS, .bin_of_pixel = bins};
+        size_t n_rows = (N + per_row - 1) / per_row;
+        uint64_t seen[TTCF_SEGMENTS * BINS], expected[TTCF_SEGMENTS * BINS] = {0};
+        uint32_t of_pixel[P] = {0};
+        for (size_t i = 0; i < N * P; i++)
+            if (bins[i % P]) {
+                of_pixel[i % P] += counts[i];
+                expected[i / P / per_row * TTCF_SEGMENTS / n_rows * BINS + bins[i % P] - 1] += counts[i];
+            }
+        struct ttcf_run *run;
+        assert_int_equal(ttcf_begin(&run, &settings, NULL), 0);
+        add_frames(run, counts, N, P);
+        ttcf_count_segments(run, seen);
+        assert_memory_equal(ttcf_photons(run), of_pixel, sizeof of_pixel);
+        assert_memory_equal(seen, expected, sizeof seen);
+        ttcf_end(run);
+    }
+    free(counts);
 }
 
 /* Three bins and pixels in none, each bin like the scan of its pixels alone; before the last frame and after it. */
@@ -517,11 +548,17 @@ static void too_bright(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_answer), cmocka_unit_test(against_dense),
-        cmocka_unit_test(empty_frames), cmocka_unit_test(exchanged_and_doubled),
-        cmocka_unit_test(binned_map),   cmocka_unit_test(hot_pixels),
-        cmocka_unit_test(several_bins), cmocka_unit_test(rows_of_frames),
-        cmocka_unit_test(refusals),     cmocka_unit_test(too_bright),
+        cmocka_unit_test(known_answer),
+        cmocka_unit_test(against_dense),
+        cmocka_unit_test(empty_frames),
+        cmocka_unit_test(exchanged_and_doubled),
+        cmocka_unit_test(binned_map),
+        cmocka_unit_test(hot_pixels),
+        cmocka_unit_test(photons_by_pixel_and_segment),
+        cmocka_unit_test(several_bins),
+        cmocka_unit_test(rows_of_frames),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(too_bright),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
