@@ -96,6 +96,7 @@ struct ttcf {
     double *pairs;             /* [n_rows], photon pairs counted; whole numbers */
     double *pairs_expected;    /* [n_rows], denominator of g2 in photon pairs: its variance is 1 over this */
     struct ttcf_lags lags;     /* in frames */
+    size_t n_short;            /* the first of their ranges, which are counted frame by frame; 0 where a row is one */
     struct ttcf_range range[TTCF_LAG_RANGES_MAX];
     struct ttcf_range without[TTCF_GROUPS][TTCF_LAG_RANGES_MAX]; /* without the pixels of a group; no lag */
     int n_ages; /* slices of the waiting time, that is, of the first frame t of a pair (t, t + lag) */

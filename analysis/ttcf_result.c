@@ -138,28 +138,17 @@ static int measure_profiles(struct ttcf_run *run, struct err *err)
 
 /* ---- the result ---------------------------------------------------------------------------------------------- */
 
-/* Ranges of lags that are counted frame by frame: those of so many frames as are there. */
-static void list_short_lags(const struct ttcf_run *run, struct ttcf_lags *ret_lags)
+/* In frames: first those that are counted frame by frame, then those that rows tell. */
+static void list_lags(const struct ttcf_run *run, struct ttcf *ttcf)
 {
+    struct ttcf_lags *lags = &ttcf->lags;
     size_t end = run->lags.first[run->coarse_range] * run->frames_per_row;
-    ttcf_lags_init(ret_lags, run->short_lags ? (end < run->n_frames ? end : run->n_frames) : 0);
-}
-
-static size_t count_short_ranges(const struct ttcf_run *run)
-{
-    struct ttcf_lags lags;
-    list_short_lags(run, &lags);
-    return lags.n;
-}
-
-/* In frames: the short ones, then those that rows tell. */
-static void list_lags(const struct ttcf_run *run, struct ttcf_lags *ret_lags)
-{
-    list_short_lags(run, ret_lags);
+    ttcf_lags_init(lags, run->short_lags ? (end < run->n_frames ? end : run->n_frames) : 0);
+    ttcf->n_short = lags->n;
     for (size_t r = run->coarse_range; r < run->lags.n && run->lags.first[r] < run->n_rows; r++) {
-        size_t end = run->lags.first[r + 1] < run->n_rows ? run->lags.first[r + 1] : run->n_rows;
-        ret_lags->first[ret_lags->n++] = run->lags.first[r] * run->frames_per_row;
-        ret_lags->first[ret_lags->n] = end * run->frames_per_row;
+        size_t row_end = run->lags.first[r + 1] < run->n_rows ? run->lags.first[r + 1] : run->n_rows;
+        lags->first[lags->n++] = run->lags.first[r] * run->frames_per_row;
+        lags->first[lags->n] = row_end * run->frames_per_row;
     }
 }
 
@@ -208,7 +197,7 @@ static void add_range(struct ttcf_range *range, double pairs, double pairs_expec
 static void finish_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
 {
     double n_effective = profile_of(run, bin)->n_effective, scale = n_effective / (double)bin->n_pixels_begun;
-    size_t first_coarse = run->lags.first[run->coarse_range], shift = count_short_ranges(run) - run->coarse_range;
+    size_t first_coarse = run->lags.first[run->coarse_range], shift = ttcf->n_short - run->coarse_range;
     for (size_t lag = 0; lag < ttcf->n_rows; lag++) {
         size_t r = lag >= first_coarse ? shift + run->range_of_lag[lag] : 0;
         double n = filled_pairs(ttcf, lag);
@@ -242,14 +231,14 @@ static double range_autocorrelation(const double *x, const double *until, size_t
 static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct ttcf *ttcf, size_t group, double *rest,
                       double *until)
 {
-    size_t n = ttcf->n_rows, n_short = count_short_ranges(run), shift = n_short - run->coarse_range;
+    size_t n = ttcf->n_rows, shift = ttcf->n_short - run->coarse_range;
     double n_pixels = profile_of(run, bin)->n_effective_without[group];
     until[0] = 0.0;
     for (size_t t = 0; t < n; t++) {
         rest[t] = ttcf->photons_per_row[t] - bin->group_photons[group * run->n_rows_max + t];
         until[t + 1] = until[t] + rest[t];
     }
-    for (size_t r = n_short; r < ttcf->lags.n; r++) {
+    for (size_t r = ttcf->n_short; r < ttcf->lags.n; r++) {
         size_t first = ttcf->lags.first[r] / ttcf->frames_per_row, end = ttcf->lags.first[r + 1] / ttcf->frames_per_row;
         ttcf->without[group][r].pairs = ttcf->range[r].pairs - (double)bin->group_pairs[group][r - shift];
         if (n_pixels > 0.0)
@@ -261,7 +250,7 @@ static void leave_out(const struct ttcf_run *run, const struct bin *bin, struct 
 static void finish_short_lags(const struct ttcf_run *run, struct ttcf *ttcf, const struct bin *bin)
 {
     const struct profile *profile = profile_of(run, bin);
-    for (size_t r = 0, n = count_short_ranges(run); r < n; r++) {
+    for (size_t r = 0; r < ttcf->n_short; r++) {
         size_t first = ttcf->lags.first[r], end = ttcf->lags.first[r + 1];
         for (int a = 0; a < ttcf->n_ages; a++) {
             struct short_lags_sum sum = short_lags_of_age(run->short_lags, bin->number - 1, a, first, end);
@@ -355,7 +344,7 @@ static struct ttcf outline(const struct ttcf_run *run, const struct bin *bin)
         size_t first = run->age_first[a] * run->frames_per_row;
         ttcf.age_first[a] = first < run->n_frames ? first : run->n_frames;
     }
-    list_lags(run, &ttcf.lags);
+    list_lags(run, &ttcf);
     return ttcf;
 }
 
