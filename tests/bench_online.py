@@ -5,7 +5,7 @@ The simulated beamline with an EIGER2 4M (2068 x 2162 pixels, 0.002 photons per 
 the same processors, in real time. FRAMES (14000) at RATE (10) per second. One JSON line: seconds of wall time from the
 closing of the scan's last file, by its time stamp, to
   complete_s  the daemon saying that the scan is complete (the detector and its IOC take 0.6 s and more)
-  row_s       the row of the result, read by another process  [<= 1 behind complete_s]
+  row_s       the row of the result, read by another process  [<= 1]
   file_s      the result file under its name  [<= 5]
 frame_ms is processor time of the analysis per frame; load the machine's load in the last minute of the scan.
 """
