@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "analysis/pages.h"
 #include "analysis/ttcf_run.h"
@@ -636,7 +635,7 @@ int ttcf_begin(struct ttcf_run **ret_run, const struct ttcf_settings *settings, 
                              .n_digits = settings->n_digits,
                              .planes_bytes_max = settings->planes_bytes_max};
     if (run->planes_bytes_max == 0)
-        run->planes_bytes_max = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE);
+        run->planes_bytes_max = pages_available() / 2;
     int code = plan_rows(run, settings->frames_per_row, err);
     if (code) {
         ttcf_end(run);

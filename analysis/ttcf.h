@@ -128,7 +128,7 @@ struct ttcf_settings {
     int n_ages;               /* 0 .. TTCF_AGES_MAX; 0 is 1: the whole scan */
     bool with_matrix;         /* keep C at full resolution: 2 n_rows^2 bytes per bin */
     size_t matrix_bytes_max;  /* of as many bins, the first ones, as fit in here; 0: of all */
-    size_t planes_bytes_max;  /* of all bins; 0: half of the machine's memory */
+    size_t planes_bytes_max;  /* of all bins; 0: half of what the machine has to spare */
     enum ttcf_counting counting; /* all give the same; other than 0 for tests and benchmarks */
     int planes_path, n_digits;   /* with TTCF_PLANES, as in struct planes_settings; n_digits 0: what costs least */
 };
