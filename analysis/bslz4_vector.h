@@ -25,6 +25,10 @@
 #define ROOM_BEHIND 512     /* a literal of 14, then 4 stores of 64 at most 64 apart, and a copy's last 63 */
 #define GROUP_BYTES 512     /* of a plane that are scanned at once: 64 words of 64 pixels, one bit each in a map */
 #define TAIL_LITERALS_MAX 8 /* LZ4 ends every block in 5 literals or more; beyond 8 the tail is carried out */
+/* The end of a block (LZ4 Block Format Description, "End of block conditions"): no match reaches into the last 5 bytes,
+ * none begins less than 12 before the end. Of 4 bytes or more, only the last one can. */
+#define LAST_LITERALS 5
+#define LAST_MATCH 12
 #define INLINE static inline __attribute__((always_inline))
 
 /* n bytes at op from `offset` bytes before, the copied bytes feeding the copy; may write up to 320 bytes beyond. */
@@ -121,8 +125,9 @@ INLINE bool copy_long_literals(const struct unpack *u, const uint8_t **ip, const
 INLINE int unpack_lz4(struct unpack *u)
 {
     const uint8_t *ip = u->in;
-    uint8_t *op = u->out;
+    uint8_t *op = u->out, *const match_end = u->out_end - LAST_LITERALS;
     const size_t two_planes = 2 * u->plane_bytes;
+    size_t n_match = LAST_MATCH; /* of the last match; a block may do without */
     for (;;) {
         if (ip >= u->in_end)
             return -1;
@@ -134,21 +139,21 @@ INLINE int unpack_lz4(struct unpack *u)
         ip += n;
         op += n;
         if (ip >= u->in_end)
-            return ip == u->in_end && op == u->out_end ? 0 : -1;
+            return ip == u->in_end && op == u->out_end && n_match + n >= LAST_MATCH ? 0 : -1;
         size_t offset = (size_t)ip[0] | (size_t)ip[1] << 8;
         ip += 2;
-        n = token & 15;
-        size_t is_longer = n == 15, byte = *ip & (0 - is_longer); /* nearly always, and then nearly always one byte */
-        n += byte + 4;
+        n_match = token & 15;
+        size_t is_longer = n_match == 15, byte = *ip & (0 - is_longer); /* nearly always, then nearly always one byte */
+        n_match += byte + 4;
         ip += is_longer;
-        if (byte == 255 && !read_length(&ip, u->in_end, &n))
+        if (byte == 255 && !read_length(&ip, u->in_end, &n_match))
             return -1;
-        if (offset - 1 >= (size_t)(op - u->out) || u->out_end - op < (ptrdiff_t)n)
+        if (offset - 1 >= (size_t)(op - u->out) || match_end - op < (ptrdiff_t)n_match)
             return -1;
-        if (n >= two_planes && ip < u->in_end && cut_tail(u, ip, op, offset, n))
+        if (n_match >= two_planes && ip < u->in_end && cut_tail(u, ip, op, offset, n_match))
             return 0;
-        copy_match(op, offset, n);
-        op += n;
+        copy_match(op, offset, n_match);
+        op += n_match;
     }
 }
 
