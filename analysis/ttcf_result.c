@@ -15,7 +15,7 @@ static inline void prefetch_older(const struct ttcf_run *run, size_t pixel)
     __builtin_prefetch(older_line(run, run->lines[ahead].older));
 }
 
-/* ---- hot pixels ---------------------------------------------------------------------------------------------- */
+/* ---- photons, hot pixels ------------------------------------------------------------------------------------- */
 
 /* Photons of every pixel so far, [n_pixels], from one walk over the lines for all who ask; 0 where it is in no bin. */
 const uint32_t *ttcf_photons(struct ttcf_run *run)
