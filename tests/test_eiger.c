@@ -57,8 +57,7 @@ static pid_t start(const char *part, bool waits)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(output[1], 1);
         close(output[0]);
-        setenv("ASAN_OPTIONS", "detect_leaks=0", 1); /* EPICS base frees nothing when its process ends */
-        if (!waits)                                  /* what an IOC says when it starts is of no interest here */
+        if (!waits) /* what an IOC says when it starts is of no interest here */
             dup2(output[1], 2);
         execl(program, "isobar-sim", part, "--dir", directory, waits ? "--seed" : "--port", waits ? "5" : port_text,
               (char *)NULL);
